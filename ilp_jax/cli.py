@@ -1,0 +1,252 @@
+"""The command line: ``python -m ilp_jax COMMAND ...``, installed also as ``ilp``.
+
+Every command reads the configuration and calls one function, which a notebook may call as
+well. Nothing heavy is imported before a command is known to be well-formed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import ilp_jax
+from ilp_jax.errors import RunFailure, UserError
+from ilp_jax.fields import nearest
+
+# One line each for `ilp --help`; the second text is the command's own help.
+COMMANDS = {
+    "run": (
+        "every phase in order: probe, train, detect, diagnose",
+        "A finished phase of the same config is not run again; an interrupted one goes on "
+        "where it stopped: give the same command. Writes everything under WORKDIR.",
+    ),
+    "probe": (
+        "loss and gradient norm of every example on the base model",
+        "Writes WORKDIR/stats/*.parquet, kind 'probe', at the point 'base'.",
+    ),
+    "train": (
+        "fine-tune stage by stage, with every example's loss and exact gradient norm",
+        "Writes WORKDIR/stats/*.parquet and WORKDIR/checkpoints; an interrupted training "
+        "goes on from its last checkpoint.",
+    ),
+    "detect": (
+        "which examples are unlearned, at each of config.detect.points",
+        "Reads WORKDIR/checkpoints, writes WORKDIR/inference/POINT.parquet.",
+    ),
+    "diagnose": (
+        "the cause of each unlearned example, from the saved statistics",
+        "Reads WORKDIR/stats and WORKDIR/inference, writes signals.parquet, "
+        "diagnosis.parquet and summary.json beside them. Needs no accelerator.",
+    ),
+    "config show": (
+        "print the resolved configuration as YAML",
+        "Runs nothing and needs no WORKDIR.",
+    ),
+    "data preview": (
+        "show the first examples as tokens, with the trained tokens marked",
+        "Also counts truncated examples and those without target tokens. Needs no WORKDIR.",
+    ),
+    "check-norms": (
+        "exact gradient norms against vmap on the configured model, shrunk",
+        "Prints each norm's largest relative error; needs no WORKDIR.",
+    ),
+}
+_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose")
+_HOW_CONFIG_WORKS = """\
+configuration:
+  --config FILE.py                the study; its get_config() returns the fields
+  --config FILE.py:a=X,b=Y        the same with arguments of that get_config()
+  --config.train.batch_size=4     overrides one field, as often as needed
+                                  (`ilp config show --config FILE` lists them all)
+  Without --config, WORKDIR/run.json gives the configuration of the run made there.
+
+exit code: 0 done, 1 the run failed, 2 the input is wrong (one line says what).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+      argv: the words after the program's name; those of this process when None.
+
+    Returns:
+      The exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted.
+    """
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except UserError as error:  # RunFailure is one, with exit code 1
+        return _say(f"error: {error}", error.exit_code)
+    except SystemExit as done:  # argparse's --help
+        return done.code or 0
+    except KeyboardInterrupt:
+        return _say("interrupted -- the same command goes on where it stopped", 130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except Exception as error:
+        full = _disk_full(error)
+        if full is None:
+            raise
+        return _say(f"error: {RunFailure(full, 'no space left', 'free some and repeat')}", 1)
+
+
+def _dispatch(argv: list[str]) -> int:
+    rest, overrides = _split_overrides(argv)
+    if "--version" in rest[:1]:
+        print(f"ilp_jax {ilp_jax.__version__}")
+        return 0
+    if not rest or rest[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if rest else 2
+    command, rest = _split_command(rest)
+    options = _parser(command).parse_args(rest)
+    if command in _NEEDS_WORKDIR and options.workdir is None:
+        raise UserError(f"ilp {command}", "needs --workdir", "add --workdir DIR")
+    if options.workdir and os.path.exists(options.workdir) and not os.path.isdir(options.workdir):
+        raise UserError(options.workdir, "is a file, not a folder", "give another --workdir")
+    _show(_call(command, _config(command, options, overrides), options))
+    return 0
+
+
+def _config(command: str, options: argparse.Namespace, overrides: list[str]):
+    from ilp_jax import config
+
+    if options.config:
+        return config.load(options.config, overrides)
+    if options.workdir:
+        return config.from_run(options.workdir, overrides)
+    raise UserError(f"ilp {command}", "needs --config", "add --config FILE.py")
+
+
+def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
+    """Runs the function behind a command; what it returns is shown."""
+    if command == "config show":
+        from ilp_jax.config import to_yaml
+
+        return to_yaml(config).rstrip()
+    if command == "check-norms":
+        from ilp_jax.norms.check import check_norms
+
+        errors = check_norms(config)
+        lines = [f"{name:<24}{error:.3g}" for name, error in errors.items()]
+        return "\n".join([*lines, f"largest relative error  {max(errors.values()):.3g}"])
+    from ilp_jax import study
+
+    if command == "data preview":
+        return study.preview(config, options.rows)
+    return getattr(study, command)(config, options.workdir)
+
+
+def _show(result: Any) -> None:
+    """Prints a text, or anything that rich can draw."""
+    if isinstance(result, str):
+        print(result)
+    elif result is not None:
+        from rich.console import Console
+
+        Console(soft_wrap=True).print(result)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake as a UserError, so as one line."""
+
+    def parse_args(self, args):  # type: ignore[override]
+        options, unknown = self.parse_known_args(args)
+        if unknown:
+            known = [*self._option_string_actions, "--config.FIELD"]
+            word = unknown[0].split("=")[0]
+            mend = nearest(word, known) if word.startswith("-") else ""
+            raise UserError(word, "no such argument", mend or f"see {self.prog} --help")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(self.prog, message, f"see {self.prog} --help")
+
+
+def _parser(command: str) -> _Parser:
+    line, more = COMMANDS[command]
+    parser = _Parser(
+        prog=f"ilp {command}",
+        usage=f"ilp {command} --config FILE[:name=value,...] "
+        + ("--workdir DIR " if command in _NEEDS_WORKDIR else "")
+        + ("[--rows N] " if command == "data preview" else "")
+        + "[--config.field=value ...]",
+        description=textwrap.fill(f"{line[0].upper()}{line[1:]}. {more}", 88),
+        epilog=_HOW_CONFIG_WORKS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="the study's Python file")
+    parser.add_argument("--workdir", metavar="DIR", help="folder of the run, local or gs://")
+    if command == "data preview":
+        parser.add_argument(
+            "--rows", "-n", type=_count, default=3, metavar="N", help="examples a stage (default 3)"
+        )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Separates ``--config.field=value`` and ``--config.field value`` from other words."""
+    rest, overrides, words = [], [], iter(argv)
+    for word in words:
+        if not word.startswith("--config."):
+            rest.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word:
+            overrides += [value for value in [next(words, None)] if value is not None]
+    return rest, overrides
+
+
+def _split_command(words: list[str]) -> tuple[str, list[str]]:
+    """The command, of one or two words, and the words after it."""
+    pair = " ".join(words[:2])
+    if pair in COMMANDS:
+        return pair, words[2:]
+    if words[0] in COMMANDS:
+        return words[0], words[1:]
+    second = [name for name in COMMANDS if name.startswith(words[0] + " ")]
+    if second:
+        raise UserError(f"ilp {words[0]}", "is not complete", f"did you mean ilp {second[0]}?")
+    mend = nearest(words[0], list(COMMANDS), "ilp ") or "see ilp --help"
+    raise UserError(f"ilp {words[0]}", "no such command", mend)
+
+
+def _overview() -> str:
+    lines = "\n".join(f"  {name:<14}{line}" for name, (line, _) in COMMANDS.items())
+    return (
+        "usage: ilp COMMAND --config FILE[:name=value,...] --workdir DIR "
+        "[--config.field=value ...]\n\nWhy fine-tuning leaves examples unlearned.\n\n"
+        f"commands:\n{lines}\n\n  ilp COMMAND --help says more; ilp --version\n\n"
+        + _HOW_CONFIG_WORKS
+    ).rstrip()
+
+
+def _disk_full(error: BaseException | None) -> str | None:
+    """The file that a full disk stopped, wherever in the chain of errors it stands."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return str(error.filename or "disk")
+        if "no space left on device" in str(error).lower():  # tensorstore's own error types
+            return "disk"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _say(line: str, code: int) -> int:
+    print(f"ilp: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,253 @@
+"""Rows of a JSONL file: ``{"prompt", "response"}`` or ``{"messages"}``.
+
+Optional in both: ``options`` (the response among them), ``knowledge`` (passages), ``stage``
+(int or str), ``id`` (int or str). Null is as if the key were
+left out. Other keys are kept as strings in the example's ``meta``.
+Of several assistant turns only the last is trained; the earlier ones are context.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+
+from ilp_jax.data.examples import Example, example_id
+from ilp_jax.errors import UserError
+from ilp_jax.files import as_path
+
+KNOWN = ("prompt", "response", "messages", "options", "knowledge", "stage", "id")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A file's examples and the stage that each one names.
+
+    Attributes:
+      examples: in the file's order.
+      stages: each row's ``stage``, all of one type; None when the file names no stages.
+    """
+
+    examples: tuple[Example, ...]
+    stages: tuple[int | str, ...] | None
+
+
+def load(path, name: str = "") -> Rows:
+    """Reads a JSONL file, local or in a bucket.
+
+    A row's key is its ``id``, or else a hash of all it says except its stage: ids stay the
+    same when lines are reordered. Rows that are the same within a stage get ordinals; the
+    same row under two stages is one example that stands in both.
+
+    Args:
+      path: the file.
+      name: source name; the file's stem when empty.
+
+    Returns:
+      The rows.
+
+    Raises:
+      UserError: names the file and line, what is wrong and how to mend it.
+    """
+    source = name or as_path(path).stem
+    examples, stages, first_line = [], [], {}
+    ordinals: dict[tuple, int] = {}
+    for where, row in _lines(path):
+        stage = _stage(where, row)
+        fields = _fields(where, row)
+        explicit = "id" in row
+        key = _explicit_id(where, row["id"]) if explicit else _content_hash(row)
+        ordinal = ordinals.get((stage, key), 0)
+        if explicit:
+            _reject_repeated_id(where, first_line, key, stage, fields, repeated=ordinal > 0)
+        ordinals[stage, key] = ordinal + 1
+        stages.append((where, stage))
+        examples.append(
+            Example(example_id(source, key, ordinal), source=source, source_key=key, **fields)
+        )
+    if not examples:
+        raise UserError(path, "has no rows", 'give one JSON object a line, {"prompt", "response"}')
+    return Rows(tuple(examples), _check_stages(stages))
+
+
+def _lines(path) -> Iterator[tuple[str, dict]]:
+    """Yields (file:line, object) for every line that is not blank."""
+    try:
+        with as_path(path).open("rb") as file:
+            for number, line in enumerate(file, 1):
+                where = f"{path}:{number}"
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                except UnicodeDecodeError as error:
+                    raise UserError(
+                        where, f"not UTF-8 ({error.reason})", "save the file as UTF-8"
+                    ) from error
+                if text:
+                    yield where, _object(where, text)
+    except FileNotFoundError as error:
+        raise UserError(path, "no such file", "give the path of a JSONL file") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(path, f"cannot be read ({error.strerror})", "give a JSONL file") from error
+
+
+def _object(where: str, text: str) -> dict:
+    try:
+        row = json.loads(text, object_pairs_hook=lambda pairs: _unique_keys(where, pairs))
+    except (ValueError, RecursionError) as error:  # ValueError: also a number too long
+        raise UserError(
+            where, f"not JSON ({error})", "put one whole JSON object on each line"
+        ) from error
+    if not isinstance(row, dict):
+        raise UserError(where, f"a JSON {type(row).__name__}, not an object", "use {...}")
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            where, "holds half of a surrogate pair (\\ud800 to \\udfff)", "remove it"
+        ) from error
+    # Tables written as JSONL give every row every column, null where it has no value.
+    return {key: value for key, value in row.items() if value is not None or key not in KNOWN}
+
+
+def _unique_keys(where: str, pairs: list) -> dict:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise UserError(where, "the same key stands twice in one object", "keep one of them")
+    return row
+
+
+def _fields(where: str, row: dict) -> dict:
+    """The fields of Example that the row's text gives."""
+    if "messages" in row:
+        both = [key for key in ("prompt", "response") if key in row]
+        if both:
+            raise UserError(where, f"has messages and {both[0]}", "keep one of the two forms")
+        messages, response = _messages(where, row["messages"])
+        prompt = plain_prompt(messages)
+    else:
+        for key in ("prompt", "response"):
+            if key not in row:
+                raise UserError(
+                    where, f"has no {key!r}", 'give "prompt" and "response", or "messages"'
+                )
+        messages, prompt = None, _text(where, row["prompt"], "prompt")
+        response = _text(where, row["response"], "response")
+    if not response.strip():
+        raise UserError(where, "the response is empty", "give it text or remove the row")
+    options, answer_index = _options(where, row.get("options"), response)
+    knowledge = row.get("knowledge")
+    knowledge = [knowledge] if isinstance(knowledge, str) else knowledge or []
+    if not isinstance(knowledge, list):
+        raise UserError(where, "knowledge is not a list", "give a list of passages")
+    return {
+        "prompt": prompt,
+        "messages": messages,
+        "response": response,
+        "options": options,
+        "answer_index": answer_index,
+        "knowledge": tuple(_text(where, passage, "a knowledge passage") for passage in knowledge),
+        "meta": {
+            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for key, value in row.items()
+            if key not in KNOWN
+        },
+    }
+
+
+def _text(where: str, value, what: str) -> str:
+    if not isinstance(value, str):
+        kind = "null" if value is None else type(value).__name__
+        raise UserError(where, f"{what} is {kind}, not a string", "give it as text in quotes")
+    return value
+
+
+def _messages(where: str, messages) -> tuple[tuple[dict, ...], str]:
+    if not isinstance(messages, list) or len(messages) < 2:
+        raise UserError(
+            where, "messages is not a list of two or more turns", "give a user's and a reply"
+        )
+    for message in messages:
+        if not isinstance(message, dict):
+            raise UserError(where, "a message is not an object", 'give {"role", "content"}')
+        for key in ("role", "content"):
+            _text(where, message.get(key), f"a message's {key}")
+    if messages[-1]["role"] != "assistant":
+        raise UserError(
+            where,
+            f"the last message is the {messages[-1]['role']}'s, not the assistant's",
+            "end with the assistant's turn: it is what is trained",
+        )
+    return tuple(messages[:-1]), messages[-1]["content"]
+
+
+def plain_prompt(messages: tuple[dict, ...]) -> str:
+    """Turns as text for tokenizers without a chat template.
+
+    Args:
+      messages: the turns before the response.
+
+    Returns:
+      A single turn's content as it is; several as ``Role: content`` lines that end with
+      ``Assistant:``.
+    """
+    if len(messages) == 1:
+        return messages[0]["content"]
+    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
+    return "\n".join([*turns, "Assistant:"])
+
+
+def _options(where: str, options, response: str) -> tuple[tuple[str, ...], int | None]:
+    if options is None or options == []:
+        return (), None
+    if not isinstance(options, list) or len(options) < 2:
+        raise UserError(where, "options is not a list of two or more", "list them, or leave it out")
+    stripped = [_text(where, option, "an option").strip() for option in options]
+    if not all(stripped) or len(set(stripped)) < len(stripped):
+        raise UserError(where, "options are empty or the same", "make every option different")
+    if response.strip() not in stripped:
+        raise UserError(where, "the response is not among the options", "add it to the options")
+    answer = stripped.index(response.strip())
+    return (*options[:answer], response, *options[answer + 1 :]), answer
+
+
+def _explicit_id(where: str, value) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise UserError(where, "id is neither text nor a whole number", "mend it or leave it out")
+    return str(value)
+
+
+def _content_hash(row: dict) -> str:
+    content = json.dumps({k: v for k, v in row.items() if k != "stage"}, sort_keys=True)
+    return hashlib.blake2b(content.encode("ascii"), digest_size=16).hexdigest()
+
+
+def _reject_repeated_id(where, first_line, key, stage, fields, repeated):
+    """An id may come again only under another stage, and then with the same content."""
+    other_where, other_fields = first_line.setdefault(key, (where, fields))
+    if repeated or fields != other_fields:
+        what = f"id {key!r} stands at {other_where} too"
+        raise UserError(where, what, "give every row its own id, or leave ids out")
+
+
+def _stage(where: str, row: dict) -> int | str | None:
+    value = row.get("stage")
+    if isinstance(value, bool) or not isinstance(value, int | str | None) or value == "":
+        raise UserError(where, "stage is neither text nor a whole number", "mend it")
+    return value
+
+
+def _check_stages(stages: list[tuple[str, int | str | None]]) -> tuple | None:
+    values = [value for _, value in stages]
+    if all(value is None for value in values):
+        return None
+    for where, value in stages:
+        if value is None:
+            raise UserError(where, "has no stage, but other rows do", "give all rows one, or none")
+        if type(value) is not type(values[0]):
+            raise UserError(
+                where,
+                f"stage {value!r} and stage {values[0]!r} of the first row are of two types",
+                "use whole numbers everywhere, or text everywhere",
+            )
+    return tuple(values)

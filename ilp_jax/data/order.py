@@ -1,0 +1,76 @@
+"""Stateless order: permutations and choices as functions of a seed and of names alone.
+
+Resuming at any step needs no seeking, and the host count may change, because nothing here
+depends on what was drawn before.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@functools.lru_cache(maxsize=8)  # a step asks for the same epoch's order again and again
+def epoch_order(
+    seed: int, stage: int, epoch: int, n_rows: int, copies: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """The order in which one epoch of a stage visits its rows.
+
+    Philox (Salmon et al. 2011) is keyed by (seed, stage, epoch); its raw words are sorted.
+    numpy guarantees the raw stream across versions, but not ``Generator.permutation``.
+
+    Args:
+      seed: any int; taken modulo 2**64.
+      stage: stage index, from 1; below 2**32.
+      epoch: epoch within the stage, from 1; below 2**32.
+      n_rows: rows of the stage.
+      copies: visits of every row within the epoch, at least 1.
+
+    Returns:
+      row_index: int32 [n_rows * copies], every row ``copies`` times.
+      copy: int32 [n_rows * copies], how many visits of this row came before in the epoch.
+      Both are read-only.
+    """
+    if copies < 1 or not 0 <= stage < 2**32 or not 0 <= epoch < 2**32:
+        raise ValueError(f"copies={copies}, stage={stage}, epoch={epoch} out of range")
+    key = np.array([seed % 2**64, (stage << 32) | epoch], dtype=np.uint64)
+    words = np.random.Philox(key=key).random_raw(n_rows * copies)
+    row_index = (np.argsort(words, kind="stable") % max(n_rows, 1)).astype(np.int32)
+    copy = np.empty_like(row_index)
+    # A stable sort by row lists each row's visits in order of occurrence, copies at a time.
+    copy[np.argsort(row_index, kind="stable")] = np.tile(np.arange(copies, dtype=np.int32), n_rows)
+    row_index.flags.writeable = copy.flags.writeable = False
+    return row_index, copy
+
+
+def score(*key: int | str) -> int:
+    """A number that looks random and is the same on every machine.
+
+    Args:
+      *key: ints and strings that name the choice.
+
+    Returns:
+      64 bits of BLAKE2b over the key's JSON.
+    """
+    text = json.dumps(key, separators=(",", ":"))
+    return int.from_bytes(hashlib.blake2b(text.encode("ascii"), digest_size=8).digest(), "big")
+
+
+def keyed_order(ids: Sequence[int], *key: int | str) -> np.ndarray:
+    """A permutation of ``ids`` in which each id's place depends on its own score alone.
+
+    Adding or removing other ids never swaps two ids, and neither does their given order.
+
+    Args:
+      ids: distinct ids.
+      *key: what the permutation is for (seed, purpose, stage name).
+
+    Returns:
+      int64 [len(ids)], indices into ``ids``.
+    """
+    scores = [(score(*key, one), one) for one in ids]
+    return np.array(sorted(range(len(scores)), key=scores.__getitem__), dtype=np.int64)

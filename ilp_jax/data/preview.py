@@ -1,0 +1,77 @@
+"""The first examples as the model sees them, the trained tokens marked."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.text import Text
+from transformers import PreTrainedTokenizerFast
+
+from ilp_jax.data.study import StudyData
+
+TRAINED, CONTEXT = "bold black on green", "dim"
+_LEGEND = "Trained tokens stand in [brackets]; the others are context only."
+
+
+def preview(data: StudyData, tokenizer: PreTrainedTokenizerFast, n: int) -> Group:
+    """The first ``n`` examples of every stage as tokens, and counts of what was left out.
+
+    Args:
+      data: the study.
+      tokenizer: its tokenizer.
+      n: examples a stage.
+
+    Returns:
+      A rich renderable. Text of the examples is shown as it is: it is never read as markup,
+      and control characters are written out.
+    """
+    parts: list = [_counts(data), Text(_LEGEND)]
+    for stage in data.stages:
+        parts.append(Text(f"\nStage {stage.index} {_shown(stage.name)}", style="bold"))
+        parts += [_example(data, int(index), tokenizer) for index in stage.rows[:n]]
+    return Group(*parts)
+
+
+def _example(data: StudyData, index: int, tokenizer: PreTrainedTokenizerFast) -> Text:
+    example, row = data.examples[index], data.tokens[index]
+    text = Text(f"\n{_shown(example.source)}:{_shown(example.source_key)} ")
+    text.append(f"({len(row.prompt_ids)} + {len(row.target_ids)} tokens)")
+    if "planted" in example.meta:
+        text.append(f" {_shown(example.meta['planted'])}", style="yellow")
+    if row.truncated:
+        text.append(" truncated", style="red")
+    text.append("\n")
+    for token in row.prompt_ids:
+        text.append(_piece(tokenizer, token) + " ", style=CONTEXT)
+    for token in row.target_ids:
+        text.append(f"[{_piece(tokenizer, token)}]", style=TRAINED)
+        text.append(" ")
+    return text
+
+
+def _counts(data: StudyData) -> Text:
+    """One line a stage: rows trained, held out, and left out by reason."""
+    text = Text("Rows of each stage\n", style="bold")
+    for stage in data.stages:
+        # These two look like examples that the model fails to learn: always shown.
+        left_out = {"truncated": 0, "no_target": 0, **data.dropped.get(stage.name, {})}
+        planted = sum("planted" in data.examples[i].meta for i in stage.rows)
+        text.append(
+            f"  {stage.index} {_shown(stage.name)}: {len(stage.rows)} trained "
+            f"({planted} of them planted), {len(stage.held_out)} held out; left out: "
+            + ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in left_out.items())
+            + "\n",
+            style="not bold",
+        )
+    return text
+
+
+def _piece(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
+    text = tokenizer.decode(
+        [int(token)], skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    return _shown(text).replace(" ", "\u00b7")
+
+
+def _shown(text: str) -> str:
+    """The text with all that a terminal would act on written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,240 @@
+"""From the config to the data of a run: which rows each stage trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerFast
+
+from ilp_jax.data import jsonl, packaged
+from ilp_jax.data.examples import Example
+from ilp_jax.data.order import keyed_order, score
+from ilp_jax.data.study import Stage, StudyData, assemble, visit_order, write_plan
+from ilp_jax.data.tokens import TokenRow, tokenise_all
+from ilp_jax.data.twins import twin
+from ilp_jax.errors import UserError
+
+__all__ = ["Stage", "StudyData", "build", "visit_order", "write_plan"]
+
+Row = tuple[Example, TokenRow]
+
+
+def build(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> StudyData:
+    """The data of every stage of ``config.sequence``.
+
+    A stage's rows are those of its source that pass its limits, the first ``n_rows`` of a
+    permutation by (seed, stage name); ``held_out_rows`` others are held out. No prompt is
+    trained in one stage and held out in the same or another. A name that stands twice in the
+    sequence is the same rows twice. A JSONL file whose rows name stages makes one stage of
+    each, in sorted order, all with the entry's fields (``n_rows`` counts for each).
+
+    Args:
+      config: the study's config.
+      tokenizer: the model's tokenizer.
+
+    Returns:
+      The data, the same for the same config, files and tokenizer.
+
+    Raises:
+      UserError: unknown or missing stages, bad rows, or fewer rows than asked for.
+    """
+    if not config.sequence:
+        raise UserError("config.sequence", "names no stage", "list names of config.stages")
+    builder = _Builder(config, tokenizer)
+    parts = [part for name in config.sequence for part in builder.stages_of(name)]
+    return assemble(
+        [(part.name, part.settings, part.train, part.held_out) for part in parts],
+        dropped={part.name: part.dropped for part in parts},
+        usable={part.name: part.usable for part in parts},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What a stage takes from its source."""
+
+    name: str
+    settings: ConfigDict
+    train: list[Row]
+    held_out: list[Row]
+    dropped: Mapping[str, int]
+    usable: int
+
+
+class _Builder:
+    """Builds stages in order; remembers what is trained and what is held out so far."""
+
+    def __init__(self, config: ConfigDict, tokenizer: PreTrainedTokenizerFast):
+        self._config, self._tokenizer = config, tokenizer
+        self._done: dict[str, list[_Part]] = {}
+        self._trained: set[str] = set()  # prompts
+        self._held_out: set[str] = set()
+
+    def stages_of(self, name: str) -> list[_Part]:
+        """The stage, or stages, that one name of the sequence stands for."""
+        if name not in self._done:
+            if name not in self._config.stages:
+                known = ", ".join(self._config.stages) or "none"
+                raise UserError(
+                    "config.sequence", f"no stage {name!r}", f"config.stages has: {known}"
+                )
+            settings = self._config.stages[name]
+            self._done[name] = [
+                self._part(part_name, settings, examples)
+                for part_name, examples in _sources(name, settings)
+            ]
+        return self._done[name]
+
+    def _part(self, name: str, settings: ConfigDict, candidates: Sequence[Example]) -> _Part:
+        rows, dropped = self._usable(settings, candidates)
+        n_rows, n_held = settings.get("n_rows", 0), settings.get("held_out_rows", 0)
+        train, held = self._choose(name, rows, n_rows, n_held)
+        if not train or len(train) < n_rows or len(held) < n_held:
+            wanted = f"{n_rows} to train" if n_rows else "some to train"
+            reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "none"
+            raise UserError(
+                f"config.stages.{name}",
+                f"asks for {wanted} and {n_held} held out, and has {len(rows)} usable rows of "
+                f"{len(candidates)} (free: {len(train)} and {len(held)}; "
+                f"dropped: {reasons})",
+                "ask for fewer rows or loosen the limits",
+            )
+        if not n_rows and len(train) + len(held) < len(rows):
+            dropped["prompt_held_out"] = len(rows) - len(train) - len(held)
+        self._trained |= {_prompt(rows[i]) for i in train}
+        self._held_out |= {_prompt(rows[i]) for i in held}
+        twins = self._twins(name, settings, [rows[i] for i in train])
+        return _Part(
+            name=name,
+            settings=settings,
+            train=[*(rows[i] for i in train), *twins],
+            held_out=[rows[i] for i in held],
+            dropped=dropped,
+            usable=len(rows) - dropped.get("prompt_held_out", 0),
+        )
+
+    def _choose(self, name: str, rows: list[Row], n_rows: int, n_held: int):
+        """Indices of the rows to train and to hold out; no prompt is in both, in any stage."""
+        ids = [example.example_id for example, _ in rows]
+        order = keyed_order(ids, self._config.seed, "rows", name).tolist()
+        prompts = [_prompt(row) for row in rows]
+        train = [i for i in order if prompts[i] not in self._held_out]
+        if n_rows:
+            train = train[:n_rows]
+            trained = self._trained | {prompts[i] for i in train}
+            return train, [i for i in order if prompts[i] not in trained][:n_held]
+        held = [i for i in reversed(order) if prompts[i] not in self._trained][:n_held]
+        held_prompts = {prompts[i] for i in held}
+        return [i for i in train if prompts[i] not in held_prompts], held
+
+    def _usable(self, settings, candidates) -> tuple[list[Row], dict[str, int]]:
+        """Rows that pass the stage's limits, and how many failed which one."""
+        dropped, left = Counter(), []
+        for example in candidates:
+            example = _with_n_options(example, settings.get("n_options", 0), self._config.seed)
+            if example is None:
+                dropped["too_few_options"] += 1
+            else:
+                left.append(example)
+        rows = []
+        for example, tokens in zip(left, self._tokens(left), strict=True):
+            reason = self._reason(settings, tokens)
+            if reason:
+                dropped[reason] += 1
+            else:
+                rows.append((example, tokens))
+        return rows, dict(dropped)
+
+    def _reason(self, settings: ConfigDict, tokens: TokenRow) -> str:
+        """Why a row is left out of a stage, or ''."""
+        if not len(tokens.target_ids):
+            return "no_target"
+        if not all(map(len, tokens.option_ids)):
+            return "empty_option"
+        if tokens.truncated and self._config.get("drop_truncated", True):
+            return "truncated"
+        limit = settings.get("max_prompt_tokens", 0)
+        if limit and len(tokens.prompt_ids) > limit:
+            return "long_prompt"
+        limit = settings.get("max_response_tokens", 0)
+        response = len(tokens.target_ids) - (not tokens.truncated)  # the end token is no part
+        if limit and max(response, *map(len, tokens.option_ids), 0) > limit:
+            return "long_response"
+        return ""
+
+    def _tokens(self, examples: Sequence[Example]) -> tuple[TokenRow, ...]:
+        config = self._config
+        return tokenise_all(
+            examples, self._tokenizer, config.template, config.separator, config.max_length
+        )
+
+    def _twins(self, name: str, settings: ConfigDict, train: list[Row]) -> list[Row]:
+        n_twins = settings.get("planted_twins", 0)
+        if not n_twins:
+            return []
+        parents = [example for example, _ in train if len(example.options) > 1]
+        order = keyed_order([p.example_id for p in parents], self._config.seed, "twins", name)
+        usable: list[Row] = []
+        for start in range(0, len(order), n_twins):
+            if len(usable) >= n_twins:
+                break
+            twins = [twin(parents[i], self._config.seed) for i in order[start : start + n_twins]]
+            pairs = zip(twins, self._tokens(twins), strict=True)
+            usable += [pair for pair in pairs if not self._reason(settings, pair[1])]
+        if len(usable) < n_twins:
+            raise UserError(
+                f"config.stages.{name}.planted_twins",
+                f"asks for {n_twins}, and {len(usable)} of the {len(train)} training rows have "
+                "another option to contradict them with",
+                "ask for fewer, or give the rows options",
+            )
+        return usable[:n_twins]
+
+
+def _sources(name: str, settings: ConfigDict) -> Iterator[tuple[str, Sequence[Example]]]:
+    """(stage name, its candidate rows) for each stage that the entry stands for."""
+    source = settings.source
+    if source != "jsonl":
+        if source not in packaged.FILES:
+            known = ", ".join((*packaged.FILES, "jsonl"))
+            raise UserError(
+                f"config.stages.{name}.source", f"{source!r} is unknown", f"use {known}"
+            )
+        yield name, packaged.load(source)
+        return
+    if not settings.get("path", ""):
+        raise UserError(f"config.stages.{name}.path", "is empty", "give the path of a JSONL file")
+    rows = jsonl.load(settings.path)
+    if rows.stages is None:
+        yield name, rows.examples
+        return
+    values = set(rows.stages)
+    numeric = all(isinstance(value, int) or value.isdecimal() for value in values)
+    for value in sorted(values, key=(lambda v: (int(v), str(v))) if numeric else None):
+        own = [e for e, stage in zip(rows.examples, rows.stages, strict=True) if stage == value]
+        yield f"{name}/{value}", own
+
+
+def _prompt(row: Row) -> str:
+    example, _ = row
+    return json.dumps(example.messages) if example.messages else example.prompt
+
+
+def _with_n_options(example: Example, n_options: int, seed: int) -> Example | None:
+    """The example with its answer and n - 1 distractors, in their own order; None if too few."""
+    if not n_options or len(example.options) == n_options:
+        return example
+    if len(example.options) < n_options:
+        return None
+    others = [i for i in range(len(example.options)) if i != example.answer_index]
+    others.sort(key=lambda i: (score(seed, "options", example.example_id, example.options[i]), i))
+    kept = sorted([example.answer_index, *others[: n_options - 1]])
+    return dataclasses.replace(
+        example,
+        options=tuple(example.options[i] for i in kept),
+        answer_index=kept.index(example.answer_index),
+    )

@@ -1,0 +1,1 @@
+"""Asking a model what it has learned."""

@@ -1,0 +1,159 @@
+"""Asks the model every question at one point of a run; rows for ``inference/{point}.parquet``.
+
+Three modes, from one forward pass over prompt, response and options in one row:
+
+* ``greedy``: exact match, every target token and the end token the argmax under teacher
+  forcing (= greedy generation gives the response). ``prediction`` is the text of those
+  argmaxes: the response itself when correct, else the model's next-token guesses along the
+  response, which a free generation need not follow. ``confidence`` is their probability.
+* ``sample``: nothing is drawn. ``gold_logprob`` is the log-probability that one answer
+  sampled at ``temperature`` is the response and its end, so that P(0 of N) = (1 - p)^N is
+  exact; ``prediction`` and ``correct`` are null.
+* ``choice``: the response among its options by mean log-likelihood a token, end token left
+  out; the sum stands beside it. ``confidence`` is the softmax of the means at the option
+  chosen. Examples without options have no such row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow as pa
+from scipy.special import softmax
+
+from ilp_jax.data.batches import OptionBatch, option_batches
+from ilp_jax.data.study import StudyData
+from ilp_jax.stats.schema import INFERENCE_SCHEMA
+
+RESPONSE_BRANCH, FIRST_OPTION_BRANCH = 1, 2
+
+
+def ask(
+    ws: Any,
+    params: Any,
+    indices: Sequence[int],
+    *,
+    stage: int,
+    epoch: int,
+    step: int,
+    bar: Any = None,
+) -> pa.Table:
+    """The model's answers for some examples.
+
+    Args:
+      ws: the run's workspace.
+      params: parameters on the device.
+      indices: indices into ``ws.data.examples``.
+      stage: stage in which is asked, 0 for the base model.
+      epoch: its epoch, 0 for the base model.
+      step: updates done.
+      bar: a progress bar to advance by one an example, or None.
+
+    Returns:
+      A table of ``INFERENCE_SCHEMA``, by example and mode.
+    """
+    settings = ws.config.detect
+    temperature = jax.device_put(np.float32(settings.temperature))
+    records, waiting = [], None
+    with jax.transfer_guard("disallow"):
+        for batch in option_batches(
+            ws.data, indices, settings.batch_size, ws.config.detect.length_buckets
+        ):
+            scores = ws.programs.score(params, jax.device_put(batch.rows), temperature)
+            # The batch before is read while this one runs.
+            if waiting is not None:
+                records += _records(ws, *waiting)
+            waiting = (batch, scores)
+            if bar is not None:
+                bar.advance(batch.meta.n_real)
+        if waiting is not None:
+            records += _records(ws, *waiting)
+    constants = {"stage": stage, "epoch": epoch, "step": step, "run": 0, "prompt_variant": 0}
+    order = {index: place for place, index in enumerate(sorted(indices))}
+    records.sort(key=lambda record: order[record.pop("index")])
+    return pa.Table.from_pylist([constants | record for record in records], schema=INFERENCE_SCHEMA)
+
+
+def _records(ws: Any, batch: OptionBatch, scores: dict[str, jax.Array]) -> list[dict]:
+    host = jax.device_get(scores)
+    records = []
+    for row in range(batch.meta.n_real):
+        index = int(batch.meta.example_index_B[row])
+        branch_R = batch.slot_branch_BxR[row]
+        one = {name: values[row] for name, values in host.items()}
+        records += example_records(
+            ws.data, ws.tokenizer, index, branch_R, one, ws.config.detect.temperature
+        )
+    return records
+
+
+def example_records(
+    data: StudyData,
+    tokenizer: Any,
+    index: int,
+    branch_R: np.ndarray,
+    scores: dict[str, np.ndarray],
+    temperature: float,
+) -> list[dict]:
+    """One example's rows, from its slots' scores.
+
+    Args:
+      data: the study.
+      tokenizer: turns predicted tokens into text.
+      index: the example's place in ``data.examples``.
+      branch_R: branch of each slot, -1 for empty ones.
+      scores: arrays [R] of ``score_step``.
+      temperature: that of ``logprob_tempered``.
+    """
+    example, tokens = data.examples[index], data.tokens[index]
+    of_response = branch_R == RESPONSE_BRANCH
+    predicted = scores["argmax"][of_response]
+    # The end token is no part of the text.
+    text = tokenizer.decode(predicted[:-1].tolist()).strip()
+    common = {"index": index, "example_id": example.example_id}
+    gold = _total(scores["logprob"][of_response])
+    correct = bool(scores["correct"][of_response].all()) and not tokens.truncated
+    records = [
+        common
+        | {
+            "mode": "greedy",
+            "temperature": 0.0,
+            "prediction": example.response if correct else text,
+            "confidence": float(np.exp(_total(scores["argmax_logprob"][of_response]))),
+            "correct": correct,
+            "gold_logprob": gold,
+        },
+        common
+        | {
+            "mode": "sample",
+            "temperature": temperature,
+            "gold_logprob": _total(scores["logprob_tempered"][of_response]),
+        },
+    ]
+    if not example.options:
+        return records
+    sums, means = [], []
+    for option in range(len(example.options)):
+        logprobs = scores["logprob"][branch_R == FIRST_OPTION_BRANCH + option]
+        sums.append(_total(logprobs))
+        means.append(sums[-1] / len(logprobs))
+    best = int(np.argmax(means))
+    choice = {
+        "mode": "choice",
+        "temperature": 0.0,
+        "prediction": example.options[best],
+        "confidence": float(softmax(means)[best]),
+        "correct": best == example.answer_index,
+        "gold_logprob": sums[example.answer_index],
+        "options": list(example.options),
+        "option_logprob_sum": sums,
+        "option_logprob_mean": means,
+    }
+    return [*records, common | choice]
+
+
+def _total(logprobs: np.ndarray) -> float:
+    return float(np.sum(logprobs, dtype=np.float64))

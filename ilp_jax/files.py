@@ -1,0 +1,397 @@
+"""Files of a run: written whole or not at all, on a local disk or in a bucket.
+
+A local file is written under a temporary name in its own folder, forced to the disk,
+renamed over its final name, and the folder is forced to the disk as well, so that a
+process killed at any moment leaves the old file or the new one. In a bucket
+(``gs://``) an object appears when its upload ends, so it is written directly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from ilp_jax.errors import RunFailure, UserError
+
+SCHEMA_VERSION = 1
+"""Version of every table of a run; it grows when a column changes its meaning."""
+
+VERSION_KEY = "schema_version"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SUFFIX = ".tmp"
+
+
+def as_path(path: epath.PathLike) -> epath.Path:
+    """The path as an ``epath.Path``, with ``~`` expanded.
+
+    Args:
+      path: local path or ``gs://`` address.
+
+    Returns:
+      The path; nothing is opened.
+    """
+    return epath.Path(path).expanduser()
+
+
+def is_local(path: epath.PathLike) -> bool:
+    """Whether the path lies on a file system of this machine (not in a bucket)."""
+    return "://" not in os.fspath(as_path(path))
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is that of an unfinished write: readers pass over it."""
+    return name.startswith(".") and name.endswith(_SUFFIX)
+
+
+def list_files(folder: epath.PathLike, suffix: str = "") -> list[epath.Path]:
+    """Finished files of a folder, by name.
+
+    Args:
+      folder: the folder; it may be missing.
+      suffix: how the names end, such as ``.parquet``.
+
+    Returns:
+      Paths of the files with that suffix, sorted by name, without temporary files;
+      empty where there is no such folder.
+    """
+    folder = as_path(folder)
+    if not folder.exists():
+        return []
+    found = [p for p in folder.iterdir() if p.name.endswith(suffix) and not is_temporary(p.name)]
+    return sorted(found, key=lambda p: p.name)
+
+
+def remove_temporaries(folder: epath.PathLike, containing: str = "") -> int:
+    """Deletes what killed writers left behind.
+
+    Only for a folder (or, by ``containing``, a part of it) in which nobody writes now.
+
+    Args:
+      folder: the folder; it may be missing. Folders within it are not entered.
+      containing: only temporary files whose name contains this text, for instance
+        ``host-0003`` where several hosts share a folder.
+
+    Returns:
+      The number of files deleted.
+    """
+    folder = as_path(folder)
+    if not folder.exists():
+        return 0
+    left = [p for p in folder.iterdir() if is_temporary(p.name) and containing in p.name]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(left)
+
+
+def remove(path: epath.PathLike) -> None:
+    """Deletes a file durably: after a power cut it does not come back.
+
+    Args:
+      path: the file; it may be missing.
+    """
+    path = as_path(path)
+    path.unlink(missing_ok=True)
+    if is_local(path):
+        _sync_folder(os.fspath(path.parent))
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Writes a file atomically.
+
+    Args:
+      path: the file; its folder is made if need be.
+      content: the whole content.
+
+    Raises:
+      RunFailure: the disk is full; no temporary file is left.
+    """
+    _write(path, lambda file: file.write(content), len(content))
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes a UTF-8 text file atomically; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Writes a JSON file atomically, indented, keys in the order given.
+
+    Args:
+      path: the file.
+      value: what ``json`` can write, and numpy scalars and arrays. NaN and infinities
+        become null, since JSON has no name for them.
+
+    Raises:
+      RunFailure: the disk is full.
+      TypeError: a value has no JSON form.
+    """
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """``json.dumps`` that knows numpy and writes non-finite numbers as null.
+
+    Args:
+      value: the value; see `write_json`.
+      **options: passed to ``json.dumps``.
+
+    Returns:
+      The text, strictly valid JSON.
+    """
+    return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, **options)
+
+
+def read_json(path: epath.PathLike) -> Any:
+    """Reads a JSON file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The value.
+
+    Raises:
+      UserError: the file is missing or is not JSON.
+    """
+    path = as_path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(path, "there is no such file", "check the path") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(path, f"is not JSON ({error})", "restore or delete it") from error
+
+
+def write_parquet(
+    path: epath.PathLike,
+    table: pa.Table | pl.DataFrame,
+    metadata: Mapping[str, str] | None = None,
+    schema: pa.Schema | None = None,
+    dictionary: bool | list[str] = True,
+    row_group_rows: int = 1 << 17,
+) -> None:
+    """Writes a Parquet file (zstd) atomically, its schema version in the metadata.
+
+    Args:
+      path: the file; its folder is made if need be.
+      table: the rows.
+      metadata: further key-value pairs of the file's metadata.
+      schema: the columns, in order, that the table must have; it is cast to them.
+      dictionary: the columns encoded with a dictionary (True: all).
+      row_group_rows: rows a group.
+
+    Raises:
+      RunFailure: the disk is full; no temporary file is left.
+      ValueError: the table lacks a column of the schema, or has one more.
+    """
+    if isinstance(table, pl.DataFrame):
+        table = table.to_arrow(compat_level=pl.CompatLevel.oldest())
+    if schema is not None:
+        table = conform(table, schema)
+    entries = {VERSION_KEY: str(SCHEMA_VERSION), **(metadata or {})}
+    kept = table.schema.metadata or {}
+    table = table.replace_schema_metadata({**kept, **{k: str(v) for k, v in entries.items()}})
+
+    def put(file: BinaryIO) -> None:
+        pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            use_dictionary=dictionary,
+            row_group_size=row_group_rows,
+        )
+
+    _write(path, put, table.nbytes)
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the schema's columns, in its order and types.
+
+    Args:
+      table: the rows.
+      schema: what is wanted; its metadata replaces the table's.
+
+    Returns:
+      The table, cast.
+
+    Raises:
+      ValueError: a column is missing or unknown, or null where it may not be.
+    """
+    missing = [n for n in schema.names if n not in table.column_names]
+    unknown = [n for n in table.column_names if n not in schema.names]
+    if missing or unknown:
+        raise ValueError(f"missing columns {missing}, unknown columns {unknown}")
+    columns = []
+    for field in schema:
+        column = table[field.name].cast(field.type)
+        if not field.nullable and column.null_count:
+            raise ValueError(f"column {field.name} has {column.null_count} nulls")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def read_parquet(path: epath.PathLike, columns: list[str] | None = None) -> pl.DataFrame:
+    """Reads a Parquet file of a run.
+
+    Args:
+      path: the file.
+      columns: only these columns.
+
+    Returns:
+      Its rows.
+
+    Raises:
+      UserError: the file is missing, is damaged, or was written by a newer version.
+    """
+    with _opened(path) as file:
+        table = file.read(columns=columns)
+    return pl.from_arrow(table)
+
+
+def read_arrow(path: epath.PathLike) -> pa.Table:
+    """As `read_parquet`, as an arrow table with the file's metadata on its schema."""
+    with _opened(path) as file:
+        return file.read()
+
+
+def read_metadata(path: epath.PathLike) -> dict[str, str]:
+    """Key-value metadata of a Parquet file, without its rows.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The pairs that `write_parquet` stored, the schema version among them.
+
+    Raises:
+      UserError: as `read_parquet`.
+    """
+    with _opened(path) as file:
+        return _pairs(file)
+
+
+@contextlib.contextmanager
+def disk_full_as_failure(where: object, n_bytes: int = 0) -> Iterator[None]:
+    """Turns "no space left" and "quota exceeded" into a `RunFailure` that says so.
+
+    Args:
+      where: what was being written.
+      n_bytes: the most that it takes, for the advice.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise disk_full(where, n_bytes) from error
+
+
+def disk_full(where: object, n_bytes: int = 0) -> RunFailure:
+    """The failure for a full disk: how much to free, and that nothing written is lost."""
+    need = max(1, math.ceil(n_bytes / 1e6))
+    return RunFailure(
+        where,
+        "the disk is full",
+        f"free at least {need} MB there and run the same command again; "
+        "nothing written so far is lost",
+    )
+
+
+def _write(path: epath.PathLike, put: Callable[[BinaryIO], Any], n_bytes: int) -> None:
+    path = as_path(path)
+    if not is_local(path):
+        # A failed upload must not become an object, so the content is complete first.
+        buffer = io.BytesIO()
+        put(buffer)
+        path.write_bytes(buffer.getvalue())
+        return
+    folder = path.parent
+    temporary = folder / _temporary_name(path.name)
+    try:
+        with disk_full_as_failure(path, n_bytes):
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                put(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(os.fspath(folder))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+
+
+def _sync_folder(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot force a folder to the disk.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _opened(path: epath.PathLike) -> Iterator[pq.ParquetFile]:
+    path = as_path(path)
+    try:
+        source = os.fspath(path) if is_local(path) else pa.BufferReader(path.read_bytes())
+        with pq.ParquetFile(source) as file:
+            version = int(_pairs(file).get(VERSION_KEY, SCHEMA_VERSION))
+            if version > SCHEMA_VERSION:
+                raise UserError(
+                    path,
+                    f"has schema version {version}; this ilp_jax knows {SCHEMA_VERSION}",
+                    "use the newer ilp_jax that wrote it",
+                )
+            yield file
+    except FileNotFoundError:
+        raise UserError(
+            path, "there is no such file", "check the path, or run the phase that writes it"
+        ) from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        raise UserError(
+            path, f"is not a readable Parquet file ({error})", "copy it again from the run"
+        ) from error
+
+
+def _pairs(file: pq.ParquetFile) -> dict[str, str]:
+    stored = file.schema_arrow.metadata or {}
+    return {k.decode(): v.decode() for k, v in stored.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k if isinstance(k, str) else str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value

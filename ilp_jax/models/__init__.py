@@ -1,0 +1,1 @@
+"""The decoder, its description and its weights."""

@@ -1,0 +1,141 @@
+"""One decoder-only transformer for LLaMA, Qwen2, Qwen3 and OLMo2.
+
+Families differ in ``ModelConfig`` fields alone. Layers are scanned, so parameters carry a
+leading layer axis and compilation does not grow with depth. Parameters: ``embed/embedding``
+(V x D), ``layers/...`` (L x ...), ``final_norm/scale`` (D) and, unless tied, ``head/kernel``
+(D x V).
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ilp_jax.models import rope
+from ilp_jax.models.config import ModelConfig
+from ilp_jax.models.layers import Layer, Probes, RMSNorm
+from ilp_jax.norms import rules, taps
+
+GROUPS = ("embed", "attn", "mlp", "norm", "head")
+"""Module groups of a gradient norm; every parameter is in exactly one."""
+
+
+def zero_probes(batch_size: int) -> dict[str, jax.Array]:
+    """A fresh probe for each group: float32 zeros [B]."""
+    return {group: jnp.zeros(batch_size, jnp.float32) for group in GROUPS}
+
+
+def attention_mask(branch_BxT: jax.Array) -> jax.Array:
+    """Which earlier tokens each token sees. bool [B, T, T], query first.
+
+    Branch 0 is the trunk (a training row, or the prompt of a row of options), k >= 1 an
+    option that sees the trunk and itself but no other option, -1 padding. A padding token
+    sees itself, so that no softmax is over nothing.
+    """
+    length = branch_BxT.shape[1]
+    causal_TxT = jnp.tril(jnp.ones((length, length), bool))
+    key, query = branch_BxT[:, None, :], branch_BxT[:, :, None]
+    visible = (key == 0) | ((key == query) & (key != -1))
+    return (causal_TxT[None] & visible) | jnp.eye(length, dtype=bool)[None]
+
+
+class Decoder(nn.Module):
+    """Logits of a batch of rows.
+
+    Attributes:
+      config: the model's shape and variant.
+      norm_method: ``auto``, ``gram`` or ``direct`` when probes are given.
+      gram_cost_ratio: see ``rules.GRAM_COST_RATIO``.
+    """
+
+    config: ModelConfig
+    norm_method: str = rules.AUTO
+    gram_cost_ratio: float = rules.GRAM_COST_RATIO
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BxT: jax.Array,
+        positions_BxT: jax.Array,
+        branch_BxT: jax.Array,
+        target_index_BxR: jax.Array | None = None,
+        probes: Probes | None = None,
+    ) -> jax.Array:
+        """Runs the decoder.
+
+        Args:
+          tokens_BxT: int32 token ids.
+          positions_BxT: int32 rotary positions.
+          branch_BxT: int32 branches, see ``attention_mask``.
+          target_index_BxR: int32 places in the row whose logits are wanted; None for all.
+          probes: zeros [B] for each of ``GROUPS``, or None to leave norms out.
+
+        Returns:
+          float32 logits, [B, R, V], or [B, T, V] without ``target_index_BxR``.
+        """
+        c = self.config
+        method = self.norm_method if probes is not None else rules.OFF
+        if probes is None:
+            probes = zero_probes(tokens_BxT.shape[0])
+
+        table_VxD = _Table(c.vocab_size, c.d_model, name="embed")()
+        x_BxTxD, link_BxTxD = taps.embed(table_VxD, tokens_BxT, probes["embed"])
+        x_BxTxD = x_BxTxD.astype(c.compute_dtype)
+
+        layer = nn.remat(Layer, prevent_cse=False) if c.remat == "full" else Layer
+        layers = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=c.n_layers,
+        )(c, method, self.gram_cost_ratio, name="layers")
+        x_BxTxD, _ = layers(
+            x_BxTxD, attention_mask(branch_BxT), rope.angles(c, positions_BxT), probes
+        )
+
+        if target_index_BxR is not None:
+            x_BxTxD = jnp.take_along_axis(x_BxTxD, target_index_BxR[:, :, None], axis=1)
+        h_BxRxD = RMSNorm(c.norm_eps, name="final_norm")(x_BxTxD, probes["norm"])
+        method = rules.choose(
+            method, h_BxRxD.shape[1], c.d_model, c.vocab_size, self.gram_cost_ratio
+        )
+        if c.tie_embeddings:
+            return taps.tied_head(
+                method, h_BxRxD, table_VxD, tokens_BxT, link_BxTxD, probes["embed"]
+            )
+        kernel_DxV = _Head(c.d_model, c.vocab_size, name="head")()
+        (logits_BxRxV,) = taps.dense(method, h_BxRxD, (kernel_DxV,), probes["head"])
+        return logits_BxRxV.astype(jnp.float32)
+
+
+class _Table(nn.Module):
+    """Holds ``embedding`` (V x D)."""
+
+    vocab_size: int
+    d_model: int
+
+    @nn.compact
+    def __call__(self):
+        shape = (self.vocab_size, self.d_model)
+        return self.param("embedding", nn.initializers.normal(0.02), shape, jnp.float32)
+
+
+class _Head(nn.Module):
+    """Holds an untied head's ``kernel`` (D x V)."""
+
+    d_model: int
+    vocab_size: int
+
+    @nn.compact
+    def __call__(self):
+        shape = (self.d_model, self.vocab_size)
+        return self.param("kernel", nn.initializers.normal(0.02), shape, jnp.float32)
+
+
+def group_of(path: tuple[str, ...]) -> str:
+    """The module group of a parameter by its path in the tree (q/k norms are ``norm``)."""
+    if any(name.endswith("norm") for name in path):
+        return "norm"
+    return next(name for name in path if name in GROUPS)

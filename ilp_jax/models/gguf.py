@@ -1,0 +1,284 @@
+"""GGUF files (llama.cpp): metadata to ModelConfig, tensors dequantised to float32 params.
+
+Layout and keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; dequantisation and
+the table of tensor names are those of the ``gguf`` package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf.quants import dequantize
+
+from ilp_jax.errors import UserError
+from ilp_jax.models import names
+from ilp_jax.models.config import ModelConfig, RopeScaling
+
+# Settings by which a family differs; biases and tying are read off the tensors present.
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"qk_norm": "head"},
+    "olmo2": {"qk_norm": "full", "norm_position": "post"},
+}
+_UNQUANTISED = {"F32", "F16", "BF16"}
+
+
+def open_gguf(path: str | os.PathLike) -> gguf.GGUFReader:
+    """Maps a GGUF file and checks that it is whole.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The ``gguf`` package's reader: metadata fields, and tensors mapped but not read.
+
+    Raises:
+      UserError: no such file, not GGUF, truncated, big-endian, or one part of a split model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(path, "no such file", "give the path of a .gguf file")
+    with open(path, "rb") as file:
+        if file.read(4) != b"GGUF":
+            raise UserError(path, "is not a GGUF file", "give a .gguf file or a model folder")
+    try:
+        reader = gguf.GGUFReader(path)
+    # The reader checks nothing: a cut file shows as whichever of these comes first.
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, OSError) as error:
+        raise UserError(
+            path, f"is truncated or damaged ({error})", "copy or download the file again"
+        ) from error
+    size = path.stat().st_size
+    for tensor in reader.tensors:
+        if tensor.data_offset + tensor.n_bytes > size:
+            raise UserError(
+                path,
+                f"is truncated: tensor {tensor.name} ends past the file's {size} bytes",
+                "copy or download the file again",
+            )
+    if reader.byte_order != "I":
+        raise UserError(path, "is big-endian", "convert it with gguf-convert-endian")
+    if metadata(reader, "split.count", path, 1) > 1:
+        raise UserError(
+            path, "is one part of a split model", "join the parts with llama-gguf-split --merge"
+        )
+    return reader
+
+
+def metadata(reader: gguf.GGUFReader, key: str, where: object, default: Any = None) -> Any:
+    """One metadata value.
+
+    Args:
+      reader: the open file.
+      key: e.g. ``general.architecture``.
+      where: the file's path, for messages.
+      default: what an absent key gives.
+
+    Returns:
+      A string, number, truth value or list of these.
+
+    Raises:
+      UserError: the value's bytes are no text.
+    """
+    field = reader.get_field(key)
+    try:
+        return default if field is None else field.contents()
+    except UnicodeDecodeError as error:
+        raise UserError(where, f"{key} is damaged ({error})", "copy the file again") from error
+
+
+def _shapes(reader: gguf.GGUFReader) -> dict[str, tuple[int, ...]]:
+    return {t.name: tuple(int(n) for n in t.shape[::-1]) for t in reader.tensors}
+
+
+def model_config(reader: gguf.GGUFReader, where: object) -> ModelConfig:
+    """Describes the model in a GGUF file.
+
+    Args:
+      reader: the open file.
+      where: its path, for messages.
+
+    Returns:
+      The config; vocab_size is the number of rows of the embedding.
+
+    Raises:
+      UserError: an architecture, rope scaling or variant that the decoder does not have, or a
+        missing field.
+    """
+    shapes = _shapes(reader)
+
+    def get(key: str, default: Any = None) -> Any:
+        return metadata(reader, key, where, default)
+
+    arch = get("general.architecture", "none stated")
+    if arch not in _FAMILIES:
+        raise UserError(
+            where,
+            f"architecture {arch} is not supported",
+            f"supported in GGUF: {', '.join(_FAMILIES)}",
+        )
+
+    def hyper(key: str, default: Any = None) -> Any:
+        value = get(f"{arch}.{key}", default)
+        if value is None:
+            raise UserError(where, f"{arch}.{key} is missing", "convert the model again")
+        if isinstance(value, list):
+            if len(set(value)) != 1:
+                raise UserError(where, f"{arch}.{key} differs by layer, which is not supported")
+            value = value[0]
+        return value
+
+    d_model, n_heads = int(hyper("embedding_length")), int(hyper("attention.head_count"))
+    max_position = int(hyper("context_length"))
+    head_dim = int(hyper("attention.key_length", d_model // n_heads))
+    for key, wanted in (("attention.value_length", head_dim), ("rope.dimension_count", head_dim)):
+        if (found := int(hyper(key, wanted))) != wanted:
+            raise UserError(
+                where, f"{arch}.{key}={found} differs from the head's width {wanted}: not supported"
+            )
+    if n_experts := int(hyper("expert_count", 0)):
+        raise UserError(where, f"a mixture of {n_experts} experts is not supported")
+    window = get(f"{arch}.attention.sliding_window", 0)
+    if any(0 < int(w) < max_position for w in (window if isinstance(window, list) else [window])):
+        raise UserError(where, f"sliding-window attention ({window} tokens) is not supported")
+    if "token_embd.weight" not in shapes:
+        raise UserError(where, "missing tensor token_embd.weight", "convert the model again")
+
+    try:
+        return ModelConfig(
+            vocab_size=shapes["token_embd.weight"][0],
+            d_model=d_model,
+            n_layers=int(hyper("block_count")),
+            n_heads=n_heads,
+            n_kv_heads=int(hyper("attention.head_count_kv", n_heads)),
+            head_dim=head_dim,
+            d_ff=int(hyper("feed_forward_length")),
+            rope_theta=float(hyper("rope.freq_base", 10_000.0)),
+            rope_scaling=_rope_scaling(reader, get, arch, head_dim, where),
+            norm_eps=float(np.float32(hyper("attention.layer_norm_rms_epsilon"))),
+            tie_embeddings="output.weight" not in shapes,
+            qkv_bias="blk.0.attn_q.bias" in shapes,
+            o_bias="blk.0.attn_output.bias" in shapes,
+            mlp_bias="blk.0.ffn_gate.bias" in shapes,
+            max_position=max_position,
+            **_FAMILIES[arch],
+        )
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(where, f"impossible shape: {error}", "convert the model again") from error
+
+
+def _rope_scaling(
+    reader: gguf.GGUFReader, get: Callable[..., Any], arch: str, head_dim: int, where: object
+) -> RopeScaling | None:
+    kind = get(f"{arch}.rope.scaling.type", "none")
+    factor = float(get(f"{arch}.rope.scaling.factor", get(f"{arch}.rope.scale_linear", 0.0)))
+    if kind not in ("none", "linear"):
+        raise UserError(
+            where, f"rope scaling {kind} is not supported", "supported: none, linear, llama3"
+        )
+    # llama.cpp reads a factor without a type as linear, and a factor of 0 as no scaling.
+    linear = factor not in (0.0, 1.0) and get(f"{arch}.rope.scaling.type") != "none"
+    freqs = next((t for t in reader.tensors if t.name == "rope_freqs.weight"), None)
+    if freqs is None:
+        return RopeScaling(kind="linear", factor=factor) if linear else None
+    if linear:
+        raise UserError(where, "rope_freqs together with linear rope scaling is not supported")
+    factors = tuple(float(f) for f in _dequantise(freqs, where).ravel())
+    if len(factors) != head_dim // 2:
+        raise UserError(
+            where,
+            f"rope_freqs.weight has {len(factors)} factors, not {head_dim // 2}",
+            "convert the model again",
+        )
+    return RopeScaling(kind="factors", factors=factors)
+
+
+def load_params(reader: gguf.GGUFReader, config: ModelConfig, where: object) -> dict[str, Any]:
+    """Reads a GGUF file's tensors into the parameter tree, dequantised.
+
+    Args:
+      reader: the open file.
+      config: what ``model_config`` returned for it.
+      where: its path, for messages.
+
+    Returns:
+      Nested dict of float32 arrays: kernels (in, out), layers stacked on axis 0.
+
+    Raises:
+      UserError: a missing, unknown or misshapen tensor, or a type that ``gguf`` cannot dequantise.
+    """
+    arch = metadata(reader, "general.architecture", where)
+    table = gguf.get_tensor_name_map(
+        next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == arch), config.n_layers
+    )
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+
+    def gguf_name(hf_name: str) -> str:
+        stem, suffix = hf_name.rsplit(".", 1)
+        return f"{table.get_name(stem)}.{suffix}"
+
+    names.check_tensors(
+        {gguf_name(name): shape for name, shape in names.tensor_shapes(config).items()},
+        _shapes(reader),
+        where,
+    )
+
+    def read(hf_name: str) -> np.ndarray:
+        array = _dequantise(tensors[gguf_name(hf_name)], where)
+        if arch == "llama" and ".q_proj." in hf_name:
+            return _unpermute(array, config.n_heads)
+        if arch == "llama" and ".k_proj." in hf_name:
+            return _unpermute(array, config.n_kv_heads)
+        return array
+
+    return names.build_params(config, read)
+
+
+def weight_type(reader: gguf.GGUFReader) -> tuple[str, bool]:
+    """What a file's weights are stored as, e.g. ``('Q4_1', True)``.
+
+    Args:
+      reader: the open file.
+
+    Returns:
+      The file's stated type (or, where it states none, the type of most of its values), and
+      whether any tensor is quantised, so that the params are dequantised approximations.
+    """
+    counts: Counter[str] = Counter()
+    for tensor in reader.tensors:
+        counts[tensor.tensor_type.name] += int(tensor.n_elements)
+    quantised = bool(set(counts) - _UNQUANTISED)
+    try:
+        stated = gguf.LlamaFileType(metadata(reader, "general.file_type", "", 1024)).name
+    except ValueError:
+        stated = "GUESSED"
+    if stated == "GUESSED":
+        return counts.most_common(1)[0][0], quantised
+    return stated.removeprefix("MOSTLY_").removeprefix("ALL_"), quantised
+
+
+def _dequantise(tensor: gguf.ReaderTensor, where: object) -> np.ndarray:
+    try:
+        return np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+    except NotImplementedError as error:
+        raise UserError(
+            where,
+            f"tensor {tensor.name} has type {tensor.tensor_type.name}, which cannot be dequantised",
+            "convert the file to F16 or Q8_0",
+        ) from error
+
+
+def _unpermute(rows: np.ndarray, n_heads: int) -> np.ndarray:
+    """Undoes llama.cpp's row order for its interleaved RoPE (LlamaModel.permute there).
+
+    There the two halves of each head's rows alternate; rotate-half wants one after the other.
+    """
+    split = rows.reshape(n_heads, rows.shape[0] // n_heads // 2, 2, *rows.shape[1:])
+    return split.swapaxes(1, 2).reshape(rows.shape)

@@ -1,0 +1,274 @@
+"""Hugging Face model folders: config.json to ModelConfig, safetensors to params."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (importing it registers bfloat16 with numpy)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ilp_jax.errors import UserError
+from ilp_jax.models import names
+from ilp_jax.models.config import ModelConfig, RopeScaling
+
+# Per architecture: the defaults of transformers for fields that config.json may leave out
+# (kv = key-value heads where the field is absent; None = as many as query heads).
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "LlamaForCausalLM": {"max_position": 2048, "eps": 1e-6, "kv": None},
+    "Qwen2ForCausalLM": {"max_position": 32768, "eps": 1e-6, "kv": 32},
+    "Qwen3ForCausalLM": {"max_position": 32768, "eps": 1e-6, "kv": 32},
+    "Olmo2ForCausalLM": {"max_position": 2048, "eps": 1e-5, "kv": None},
+}
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads a model folder's config.json.
+
+    Args:
+      folder: the model folder.
+
+    Returns:
+      The parsed JSON object.
+
+    Raises:
+      UserError: there is none, or it is not a JSON object.
+    """
+    path = Path(folder) / "config.json"
+    return _read_json(path, "give a folder written by save_pretrained")
+
+
+def model_config(config_json: dict[str, Any], where: object) -> ModelConfig:
+    """Describes the model of a Hugging Face config.
+
+    Args:
+      config_json: the parsed config.json, of transformers 5 (``rope_parameters``) or older
+        (``rope_theta``, ``rope_scaling``).
+      where: its path, for messages.
+
+    Returns:
+      The config.
+
+    Raises:
+      UserError: an architecture, rope type, activation, attention window or quantisation that
+        the decoder does not have, or a missing or impossible field.
+    """
+    get = config_json.get
+    stated = get("architectures") or ["none stated"]
+    arch = stated[0] if isinstance(stated, list) else str(stated)
+    if arch not in _FAMILIES:
+        raise UserError(
+            where, f"architecture {arch} is not supported", f"supported: {', '.join(_FAMILIES)}"
+        )
+    family = _FAMILIES[arch]
+    if get("quantization_config"):
+        method = get("quantization_config").get("quant_method", "of unknown kind")
+        raise UserError(
+            where,
+            f"quantised weights ({method}) are not supported",
+            "use the unquantised model, or a GGUF file",
+        )
+    if (act := get("hidden_act", "silu")) != "silu":
+        raise UserError(where, f"hidden_act {act} is not supported", "supported: silu")
+
+    def need(key: str) -> int:
+        if get(key) is None:
+            raise UserError(where, f"{key} is missing", "use the config.json of the model")
+        return int(get(key))
+
+    try:
+        d_model, n_heads = need("hidden_size"), need("num_attention_heads")
+        max_position = int(get("max_position_embeddings", family["max_position"]))
+        _refuse_sliding(config_json, arch, max_position, where)
+        head_dim = get("head_dim", 128 if arch == "Qwen3ForCausalLM" else None)
+        theta, scaling = _rope(config_json, max_position, where)
+        attention_bias = bool(get("attention_bias", False))
+        return ModelConfig(
+            vocab_size=need("vocab_size"),
+            d_model=d_model,
+            n_layers=need("num_hidden_layers"),
+            n_heads=n_heads,
+            n_kv_heads=int(get("num_key_value_heads", family["kv"]) or n_heads),
+            head_dim=int(head_dim or d_model // n_heads),
+            d_ff=need("intermediate_size"),
+            rope_theta=theta,
+            rope_scaling=scaling,
+            norm_eps=float(get("rms_norm_eps", family["eps"])),
+            tie_embeddings=bool(get("tie_word_embeddings", False)),
+            qkv_bias=arch == "Qwen2ForCausalLM" or attention_bias,
+            o_bias=arch != "Qwen2ForCausalLM" and attention_bias,
+            mlp_bias=arch == "LlamaForCausalLM" and bool(get("mlp_bias", False)),
+            qk_norm={"Qwen3ForCausalLM": "head", "Olmo2ForCausalLM": "full"}.get(arch, "none"),
+            norm_position="post" if arch == "Olmo2ForCausalLM" else "pre",
+            max_position=max_position,
+        )
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UserError(
+            where, f"impossible value: {error}", "use the config.json of the model"
+        ) from error
+
+
+def _refuse_sliding(config_json: dict, arch: str, max_position: int, where: object) -> None:
+    layer_types = config_json.get("layer_types")
+    window = config_json.get("sliding_window", 4096 if arch.startswith("Qwen") else None)
+    if layer_types:
+        other = sorted(set(layer_types) - {"full_attention", "sliding_attention"})
+        if other:
+            raise UserError(where, f"layer type {other[0]} is not supported")
+        sliding = "sliding_attention" in layer_types
+    else:
+        # transformers: layers from max_window_layers on slide, if use_sliding_window says so.
+        first = int(config_json.get("max_window_layers", 28))
+        sliding = bool(config_json.get("use_sliding_window")) and first < int(
+            config_json.get("num_hidden_layers", 0)
+        )
+    if sliding and (window is None or int(window) < max_position):
+        raise UserError(where, f"sliding-window attention ({window} tokens) is not supported")
+
+
+def _rope(config_json: dict, max_position: int, where: object) -> tuple[float, RopeScaling | None]:
+    """(theta, scaling), read in the order in which transformers reads them."""
+    rope = config_json.get("rope_scaling") or config_json.get("rope_parameters") or {}
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise UserError(where, "rope parameters that differ by layer type are not supported")
+    theta = float(rope.get("rope_theta") or config_json.get("rope_theta") or 10_000.0)
+    partial = rope.get("partial_rotary_factor", config_json.get("partial_rotary_factor", 1.0))
+    if partial not in (None, 1, 1.0):
+        raise UserError(where, f"partial_rotary_factor {partial} is not supported")
+    kind = rope.get("rope_type", rope.get("type", "default")) or "default"
+    if kind == "default":
+        return theta, None
+    if kind not in ("linear", "llama3"):
+        raise UserError(
+            where, f"rope type {kind} is not supported", "supported: default, linear, llama3"
+        )
+    needed = ("factor",) if kind == "linear" else ("factor", "low_freq_factor", "high_freq_factor")
+    for key in needed:
+        if rope.get(key) is None:
+            raise UserError(where, f"rope type {kind} without {key}", "add it to the rope settings")
+    if kind == "linear":
+        return theta, RopeScaling(kind="linear", factor=float(rope["factor"]))
+    return theta, RopeScaling(
+        kind="llama3",
+        factor=float(rope["factor"]),
+        low_freq_factor=float(rope["low_freq_factor"]),
+        high_freq_factor=float(rope["high_freq_factor"]),
+        original_max_position=int(rope.get("original_max_position_embeddings") or max_position),
+    )
+
+
+def weight_files(folder: str | os.PathLike) -> list[Path]:
+    """The safetensors files that make up a folder's model.
+
+    Args:
+      folder: the model folder.
+
+    Returns:
+      ``model.safetensors``, or the shards that the index names, or the folder's only
+      safetensors file.
+
+    Raises:
+      UserError: none, only pickled weights, a missing shard, or several files without an index.
+    """
+    folder = Path(folder)
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if index.is_file():
+        listed = _read_json(index, "copy or download the folder again").get("weight_map")
+        shards = sorted({str(name) for name in (listed or {}).values()})
+        if not shards or any(Path(name).name != name for name in shards):
+            raise UserError(index, "has no usable weight_map", "copy or download it again")
+        for name in shards:
+            if not (folder / name).is_file():
+                raise UserError(folder, f"shard {name} is missing", "copy or download it again")
+        return [folder / name for name in shards]
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found
+    if found:
+        raise UserError(
+            folder,
+            f"{len(found)} safetensors files and no index",
+            "add model.safetensors.index.json, or keep one file",
+        )
+    if pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
+        raise UserError(
+            folder,
+            f"only pickled weights ({pickled[0].name}), which can run code when loaded",
+            "save the model as safetensors: save_pretrained does",
+        )
+    raise UserError(folder, "has no safetensors file", "give a folder written by save_pretrained")
+
+
+def load_params(
+    folder: str | os.PathLike, config: ModelConfig
+) -> tuple[dict[str, Any], list[Path], list[str]]:
+    """Reads a folder's safetensors into the parameter tree.
+
+    Args:
+      folder: the model folder.
+      config: what ``model_config`` returned for it.
+
+    Returns:
+      (nested dict of float32 arrays, kernels (in, out), layers stacked on axis 0; the files
+      read; the dtypes that the weights were stored in).
+
+    Raises:
+      UserError: a damaged or missing file; a missing, unknown or misshapen tensor; a dtype that
+        is no plain float; a tied head that differs from the embedding.
+    """
+    files = weight_files(folder)
+    expected = names.tensor_shapes(config)
+    with ExitStack() as stack:
+        home, shapes, dtypes = {}, {}, set()
+        for path in files:
+            try:
+                file = stack.enter_context(safe_open(path, framework="numpy"))
+                for name in file.keys():  # noqa: SIM118  (safe_open has no __iter__)
+                    entry = file.get_slice(name)
+                    home[name], shapes[name] = file, tuple(entry.get_shape())
+                    if name not in expected:
+                        continue
+                    dtypes.add(dtype := entry.get_dtype())
+                    if dtype not in _DTYPES:
+                        raise UserError(
+                            path,
+                            f"tensor {name} has dtype {dtype}",
+                            f"supported: {', '.join(_DTYPES)}",
+                        )
+            except (SafetensorError, OSError) as error:
+                raise UserError(
+                    path, f"is truncated or damaged ({error})", "copy or download the file again"
+                ) from error
+
+        tied_copy = config.tie_embeddings and shapes.pop("lm_head.weight", None) is not None
+        names.check_tensors(expected, shapes, folder)
+        if tied_copy and not np.array_equal(
+            home["lm_head.weight"].get_tensor("lm_head.weight"),
+            home["model.embed_tokens.weight"].get_tensor("model.embed_tokens.weight"),
+        ):
+            raise UserError(
+                folder,
+                "config.json ties the head to the embedding, but lm_head.weight differs from it",
+                "set tie_word_embeddings to false, or remove lm_head.weight",
+            )
+        params = names.build_params(config, lambda name: home[name].get_tensor(name))
+    return params, files, sorted(_DTYPES[d] for d in dtypes)
+
+
+def _read_json(path: Path, mend: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(path, "no such file", mend) from error
+    except (OSError, ValueError) as error:
+        raise UserError(path, f"cannot be read as JSON ({error})", mend) from error
+    if not isinstance(value, dict):
+        raise UserError(path, "is not a JSON object", mend)
+    return value

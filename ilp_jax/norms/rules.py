@@ -1,0 +1,123 @@
+"""The algebra of per-example squared gradient norms, one function a rule.
+
+Notation: one example's input to a weight is x (T x I), the cotangent of its output is
+g (T x O); the example's gradient of the weight is x^T g (I x O).
+
+* Gram: ||x^T g||^2 = <x x^T, g g^T> (Goodfellow 2015, arXiv 1510.01799; for sequences
+  Li et al. 2022, arXiv 2110.05679, eq. 4): 2 T^2 (I + O) extra FLOPs.
+* Direct: form x^T g example by example, square and add it up; the sum over examples of
+  the same tensors is the weight's gradient, so no extra matmul, but every example's
+  tensor passes through memory.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+GRAM, DIRECT, OFF, AUTO = "gram", "direct", "off", "auto"
+
+GRAM_COST_RATIO = 180.0
+"""Gram is taken while its 2 T^2 (I + O) FLOPs stay below this many FLOPs per weight.
+
+Measured on a 2-core CPU in float32 (crossover T of 150 to 230 at widths of 512 to 1536);
+an accelerator's own figure belongs in the config field ``train.gram_cost_ratio``.
+"""
+
+
+def choose(method: str, length: int, d_in: int, d_out: int, ratio: float = GRAM_COST_RATIO) -> str:
+    """Picks ``gram`` or ``direct`` for a weight, unless ``method`` names one already.
+
+    Args:
+      method: ``auto``, ``gram``, ``direct`` or ``off``.
+      length: T, positions of a row that reach this weight.
+      d_in: I, width of the input.
+      d_out: O, width of the output (all weights that share the input together).
+      ratio: FLOPs per weight that the Gram form may cost.
+    """
+    if method != AUTO:
+        return method
+    return GRAM if 2 * length**2 * (d_in + d_out) <= ratio * d_in * d_out else DIRECT
+
+
+def einsum_f32(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """An einsum that accumulates and returns float32 whatever the operands' dtype.
+
+    XLA:CPU has no bf16 x bf16 -> f32 dot inside a scanned, rematerialised backward pass,
+    so operands are widened there; elsewhere the matrix units accumulate in float32.
+    """
+    if a.dtype == jnp.float32 and b.dtype == jnp.float32:
+        return jnp.einsum(spec, a, b)
+
+    def widened(a, b):
+        return jnp.einsum(spec, a.astype(jnp.float32), b.astype(jnp.float32))
+
+    def native(a, b):
+        return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+    return lax.platform_dependent(a, b, cpu=widened, default=native)
+
+
+def gram_squares(x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]) -> jax.Array:
+    """Sum over weights of ||x_b^T g_b||^2 by Gram matrices; the x Gram is shared. float32 [B]."""
+    x_gram_BxTxT = einsum_f32("bti,bsi->bts", x_BxTxI, x_BxTxI)
+    g_gram_BxTxT = sum(einsum_f32("bto,bso->bts", g, g) for g in gs_BxTxO)
+    return jnp.einsum("bts,bts->b", x_gram_BxTxT, g_gram_BxTxT)
+
+
+def direct_squares(
+    x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """The same squares from each example's own gradient, and the summed gradients.
+
+    One example at a time: temporaries are one I x O tensor a weight.
+
+    Returns:
+      float32 [B] squares, and per weight the float32 [I, O] gradient summed over examples.
+    """
+
+    def add_example(totals_IxO, example):
+        x_TxI, gs_TxO = example
+        grads_IxO = tuple(einsum_f32("ti,to->io", x_TxI, g) for g in gs_TxO)
+        square = sum(jnp.vdot(grad, grad) for grad in grads_IxO)
+        return jax.tree.map(jnp.add, totals_IxO, grads_IxO), square
+
+    d_in = x_BxTxI.shape[-1]
+    zeros = tuple(jnp.zeros((d_in, g.shape[-1]), jnp.float32) for g in gs_BxTxO)
+    totals_IxO, squares_B = lax.scan(add_example, zeros, (x_BxTxI, gs_BxTxO))
+    return squares_B, totals_IxO
+
+
+def param_squares(grads_Bx: jax.Array) -> jax.Array:
+    """Squares of per-example gradients that are formed anyway (scales, biases). float32 [B]."""
+    wide = grads_Bx.astype(jnp.float32)
+    return jnp.sum(jnp.square(wide), axis=tuple(range(1, wide.ndim)))
+
+
+def embedding_squares(ids_BxT: jax.Array, g_BxTxD: jax.Array) -> jax.Array:
+    """||sum_t onehot(id_t) g_t^T||^2 = sum over s, t with the same id of <g_s, g_t>. float32 [B].
+
+    A token that stands twice in a row adds its two cotangents before the square.
+    """
+    same_BxTxT = ids_BxT[:, :, None] == ids_BxT[:, None, :]
+    g_gram_BxTxT = einsum_f32("btd,bsd->bts", g_BxTxD, g_BxTxD)
+    return jnp.sum(jnp.where(same_BxTxT, g_gram_BxTxT, 0.0), axis=(1, 2))
+
+
+def head_rows_of_inputs(ids_BxT: jax.Array, h_BxRxD: jax.Array, g_BxRxV: jax.Array) -> jax.Array:
+    """Rows of a tied head's per-example gradient at the row's own input tokens. [B, T, D].
+
+    G_head[v] = sum_r g[r, v] h[r], taken at v = ids_t for each t.
+    """
+    g_at_ids_BxRxT = jnp.take_along_axis(g_BxRxV, ids_BxT[:, None, :], axis=2)
+    return einsum_f32("brt,brd->btd", g_at_ids_BxRxT, h_BxRxD)
+
+
+def tied_cross_term(g_BxTxD: jax.Array, head_rows_BxTxD: jax.Array) -> jax.Array:
+    """2 <G_embed, G_head> of a tied table, from ||G_embed + G_head||^2. float32 [B].
+
+    <G_embed, G_head> = sum_t <g_t, G_head[id_t]> (the shared-embedding term of Ding et al.
+    2024, arXiv 2405.18194). Without it the norm of a tied table is wrong by percents.
+    """
+    return 2.0 * jnp.sum(g_BxTxD.astype(jnp.float32) * head_rows_BxTxD, axis=(1, 2))

@@ -1,0 +1,179 @@
+"""Operations whose backward pass also yields every example's squared gradient norm.
+
+Each takes a ``probe``, zeros of shape [B]. The forward pass ignores it; the backward pass
+returns as the probe's cotangent the squared norm of each example's gradient of the
+operation's parameters. Differentiating a loss with respect to parameters *and* probes so
+gives the gradient and the norms from one backward pass, with no hooks. One probe that is
+passed to several operations collects the sum of their squares; closed over by a scanned
+layer it is summed over layers by the scan's own transpose.
+
+Differentiating with respect to the parameters alone leaves the squares dead code, which
+XLA removes; ``method='off'`` also keeps the direct form's example-by-example sum away.
+
+A custom_vjp has no forward-mode derivative: ``jax.jvp`` needs operations without taps.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ilp_jax.norms import rules
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def dense(
+    method: str,
+    x_BxTxI: jax.Array,
+    kernels: tuple[jax.Array, ...],
+    probe_B: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """Projects one input by several kernels (q, k and v; gate and up) in the input's dtype.
+
+    Args:
+      method: ``gram``, ``direct`` or ``off`` (see ``rules``).
+      x_BxTxI: inputs, float32 or bfloat16.
+      kernels: float32 [I, O] each; cast to the input's dtype, gradients stay float32.
+      probe_B: float32 zeros.
+
+    Returns:
+      One [B, T, O] array a kernel.
+    """
+    del method, probe_B
+    return tuple(jnp.einsum("bti,io->bto", x_BxTxI, w.astype(x_BxTxI.dtype)) for w in kernels)
+
+
+def _dense_fwd(method, x_BxTxI, kernels, probe_B):
+    return dense(method, x_BxTxI, kernels, probe_B), (x_BxTxI, kernels)
+
+
+def _dense_bwd(method, residuals, gs_BxTxO):
+    x_BxTxI, kernels = residuals
+    dx_BxTxI = sum(
+        jnp.einsum("bto,io->bti", g, w.astype(g.dtype))
+        for g, w in zip(gs_BxTxO, kernels, strict=True)
+    )
+    if method == rules.DIRECT:
+        squares_B, dkernels = rules.direct_squares(x_BxTxI, gs_BxTxO)
+    else:
+        # Written as x^T g: XLA:CPU runs the transpose that autodiff would emit 2.3x slower.
+        dkernels = tuple(rules.einsum_f32("bti,bto->io", x_BxTxI, g) for g in gs_BxTxO)
+        if method == rules.GRAM:
+            squares_B = rules.gram_squares(x_BxTxI, gs_BxTxO)
+        else:
+            squares_B = jnp.zeros(x_BxTxI.shape[0], jnp.float32)
+    return dx_BxTxI, dkernels, squares_B
+
+
+dense.defvjp(_dense_fwd, _dense_bwd)
+
+
+@jax.custom_vjp
+def per_example(param: jax.Array, probe_B: jax.Array) -> jax.Array:
+    """A small parameter (scale or bias) copied for each example: [B, *param.shape].
+
+    What uses the copy leaves each example's own gradient in its cotangent, whatever
+    the operation, so it can be squared and then summed.
+    """
+    return jnp.broadcast_to(param, (probe_B.shape[0], *param.shape))
+
+
+def _per_example_fwd(param, probe_B):
+    return per_example(param, probe_B), None
+
+
+def _per_example_bwd(_, grads_Bx):
+    return jnp.sum(grads_Bx, axis=0), rules.param_squares(grads_Bx)
+
+
+per_example.defvjp(_per_example_fwd, _per_example_bwd)
+
+
+@jax.custom_vjp
+def embed(
+    table_VxD: jax.Array, ids_BxT: jax.Array, probe_B: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Looks tokens up; also emits a ``link`` for a head tied to the same table.
+
+    Args:
+      table_VxD: float32 embedding table.
+      ids_BxT: int32 tokens.
+      probe_B: float32 zeros.
+
+    Returns:
+      The float32 embeddings [B, T, D], and the link: zeros [B, T, D] whose cotangent
+      ``tied_head`` sets to its own gradient's rows at these tokens.
+    """
+    del probe_B
+    rows_BxTxD = jnp.take(table_VxD, ids_BxT, axis=0)
+    return rows_BxTxD, jnp.zeros_like(rows_BxTxD)
+
+
+def _embed_fwd(table_VxD, ids_BxT, probe_B):
+    # The table itself is not needed, but its shape is; an empty slice carries it.
+    return embed(table_VxD, ids_BxT, probe_B), (ids_BxT, table_VxD[:, :0])
+
+
+def _embed_bwd(residuals, cotangents):
+    ids_BxT, shape_Vx0 = residuals
+    g_BxTxD, head_rows_BxTxD = cotangents
+    dtable_VxD = jnp.zeros((shape_Vx0.shape[0], g_BxTxD.shape[-1]), jnp.float32)
+    dtable_VxD = dtable_VxD.at[ids_BxT].add(g_BxTxD)
+    squares_B = rules.embedding_squares(ids_BxT, g_BxTxD)
+    squares_B += rules.tied_cross_term(g_BxTxD, head_rows_BxTxD)
+    return dtable_VxD, None, squares_B
+
+
+embed.defvjp(_embed_fwd, _embed_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def tied_head(
+    method: str,
+    h_BxRxD: jax.Array,
+    table_VxD: jax.Array,
+    ids_BxT: jax.Array,
+    link_BxTxD: jax.Array,
+    probe_B: jax.Array,
+) -> jax.Array:
+    """Logits from the embedding table itself, one parameter: h table^T.
+
+    Args:
+      method: ``gram``, ``direct`` or ``off``.
+      h_BxRxD: final hidden states at the R target positions.
+      table_VxD: the float32 embedding table.
+      ids_BxT: the row's input tokens, as given to ``embed``.
+      link_BxTxD: the link that ``embed`` gave.
+      probe_B: the same probe that ``embed`` took, so that the table counts once.
+
+    Returns:
+      float32 logits [B, R, V].
+    """
+    del method, ids_BxT, link_BxTxD, probe_B
+    return rules.einsum_f32("brd,vd->brv", h_BxRxD, table_VxD.astype(h_BxRxD.dtype))
+
+
+def _tied_head_fwd(method, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B):
+    logits = tied_head(method, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B)
+    return logits, (h_BxRxD, table_VxD, ids_BxT)
+
+
+def _tied_head_bwd(method, residuals, g_BxRxV):
+    h_BxRxD, table_VxD, ids_BxT = residuals
+    g_BxRxV = g_BxRxV.astype(h_BxRxD.dtype)
+    dh_BxRxD = jnp.einsum("brv,vd->brd", g_BxRxV, table_VxD.astype(g_BxRxV.dtype))
+    if method == rules.DIRECT:
+        squares_B, (dtable_VxD,) = rules.direct_squares(g_BxRxV, (h_BxRxD,))
+    else:
+        dtable_VxD = rules.einsum_f32("brv,brd->vd", g_BxRxV, h_BxRxD)
+        if method == rules.GRAM:
+            squares_B = rules.gram_squares(h_BxRxD, (g_BxRxV,))
+        else:
+            squares_B = jnp.zeros(h_BxRxD.shape[0], jnp.float32)
+    link_BxTxD = rules.head_rows_of_inputs(ids_BxT, h_BxRxD, g_BxRxV)
+    return dh_BxRxD, dtable_VxD, None, link_BxTxD, squares_B
+
+
+tied_head.defvjp(_tied_head_fwd, _tied_head_bwd)

@@ -1,0 +1,1 @@
+"""Statistics of every example at every visit: their columns, writer and reader."""

@@ -1,0 +1,179 @@
+"""Reads the tables of a run, for notebooks and the analysis; needs no accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import pyarrow as pa
+from etils import epath
+
+from ilp_jax import files
+from ilp_jax.errors import UserError
+from ilp_jax.stats import schema, shards
+
+STATS = "stats"
+INFERENCE = "inference"
+
+_ATTEMPTS = 5
+
+
+def read_stats(
+    run_folder: epath.PathLike,
+    columns: Sequence[str] | None = None,
+    kind: str | None = None,
+) -> pl.DataFrame:
+    """Statistics of a run, of every host and phase, each row once.
+
+    May be called while the run goes on: it sees the rows that are durable.
+
+    Args:
+      run_folder: the run's folder.
+      columns: only these; the key's columns are always among them.
+      kind: only ``train`` or only ``probe`` rows.
+
+    Returns:
+      One row an example and visit (`ilp_jax.stats.schema`), sorted by key.
+
+    Raises:
+      UserError: the folder is not a run's, or a file is damaged.
+    """
+    folder = check_run(run_folder) / STATS
+    wanted = None
+    if columns is not None:
+        wanted = list(dict.fromkeys([*schema.KEY, *columns]))
+    for _ in range(_ATTEMPTS):
+        before, failure = files.list_files(folder), None
+        try:
+            parts = [files.read_parquet(path, wanted) for path in shards.counting(folder)]
+        except UserError as error:
+            failure = error
+        # A shard or a compaction that came in between may have hidden rows.
+        if files.list_files(folder) == before:
+            break
+    if failure is not None:
+        raise failure
+    if not parts:
+        parts = [pl.from_arrow(schema.empty(schema.STATS_SCHEMA))]
+    rows = pl.concat(parts) if wanted is None else pl.concat([p.select(wanted) for p in parts])
+    if kind is not None:
+        rows = rows.filter(pl.col("kind") == kind)
+    return rows.sort(schema.KEY)
+
+
+def scan_stats(run_folder: epath.PathLike) -> pl.LazyFrame:
+    """Statistics of a finished run as a lazy frame, for tables larger than memory.
+
+    Args:
+      run_folder: the run's folder.
+
+    Returns:
+      The rows of `read_stats`, unsorted and not yet read.
+
+    Raises:
+      UserError: the folder is not a run's.
+    """
+    found = shards.counting(check_run(run_folder) / STATS)
+    if not found:
+        return pl.from_arrow(schema.empty(schema.STATS_SCHEMA)).lazy()
+    return pl.scan_parquet([str(path) for path in found])
+
+
+def check_unique(rows: pl.DataFrame, key: Sequence[str] = schema.KEY) -> None:
+    """Makes sure that no row is there twice.
+
+    Args:
+      rows: a table.
+      key: the columns that name a row.
+
+    Raises:
+      ValueError: a key occurs more than once; the first such keys are listed.
+    """
+    twice = rows.select(key).filter(rows.select(key).is_duplicated()).unique(maintain_order=True)
+    if len(twice):
+        raise ValueError(f"{len(twice)} keys occur more than once, first {twice.head(3).rows()}")
+
+
+def read_inference(run_folder: epath.PathLike, points: Sequence[str] | None = None) -> pl.DataFrame:
+    """Answers of the model at some points of a run.
+
+    Args:
+      run_folder: the run's folder.
+      points: the points wanted (``base``, ``epoch_2``, ``stage_1``, ``converged``,
+        ``final``); all that exist by default.
+
+    Returns:
+      One row a question and repetition, the column ``point`` in front.
+
+    Raises:
+      UserError: the folder is not a run's, or a point asked for is not there.
+    """
+    folder = check_run(run_folder) / INFERENCE
+    if points is None:
+        points = [path.name.removesuffix(shards.SUFFIX) for path in inference_files(folder)]
+    parts = [pl.from_arrow(schema.empty(schema.INFERENCE_SCHEMA))]
+    parts = [p.with_columns(point=pl.lit(None, pl.String)) for p in parts]
+    for point in points:
+        rows = files.read_parquet(folder / f"{point}{shards.SUFFIX}")
+        parts.append(rows.with_columns(point=pl.lit(point)))
+    rows = pl.concat(parts)
+    return rows.select("point", pl.exclude("point"))
+
+
+def inference_files(folder: epath.PathLike) -> list[epath.Path]:
+    """Files of the points in an inference folder, by name."""
+    return files.list_files(folder, shards.SUFFIX)
+
+
+def read_examples(run_folder: epath.PathLike) -> pl.DataFrame:
+    """The run's examples (``examples.parquet``), one row each."""
+    return files.read_parquet(check_run(run_folder) / "examples.parquet")
+
+
+def read_plan(run_folder: epath.PathLike) -> pl.DataFrame:
+    """Which stage visits which example when (``plan.parquet``)."""
+    return files.read_parquet(check_run(run_folder) / "plan.parquet")
+
+
+def read_diagnosis(run_folder: epath.PathLike) -> pl.DataFrame:
+    """Causes of the unlearned examples (``diagnosis.parquet``)."""
+    return files.read_parquet(check_run(run_folder) / "diagnosis.parquet")
+
+
+def write_diagnosis(
+    run_folder: epath.PathLike,
+    rows: pl.DataFrame | pa.Table,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Writes ``diagnosis.parquet`` whole.
+
+    Args:
+      run_folder: the run's folder.
+      rows: the columns of `ilp_jax.stats.schema.DIAGNOSIS_SCHEMA`, in any order.
+      metadata: further pairs for the file's metadata.
+    """
+    path = files.as_path(run_folder) / "diagnosis.parquet"
+    files.write_parquet(path, rows, metadata, schema=schema.DIAGNOSIS_SCHEMA)
+
+
+def check_run(run_folder: epath.PathLike) -> epath.Path:
+    """Makes sure that a folder holds a run.
+
+    Args:
+      run_folder: the folder.
+
+    Returns:
+      Its path.
+
+    Raises:
+      UserError: it is missing, or has neither a run's record nor any of its tables.
+    """
+    folder = files.as_path(run_folder)
+    if not folder.exists():
+        raise UserError(folder, "there is no such folder", "check the path")
+    marks = ("run.json", "examples.parquet", STATS, INFERENCE)
+    if not any((folder / mark).exists() for mark in marks):
+        raise UserError(
+            folder, "is not the folder of a run (it has no run.json)", "give a run's --workdir"
+        )
+    return folder

@@ -1,0 +1,280 @@
+"""A study, phase by phase: the one file that shows the whole flow.
+
+    config -> data -> probe base -> train -> detect -> diagnose -> table
+
+Each phase reads the files of those before it and writes its own; a finished phase of the
+same config is not run again, an interrupted one goes on where it stopped. Every function
+here can be called from a notebook.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+from rich.console import Group, RenderableType
+
+from ilp_jax import files, progress, run_record
+from ilp_jax.analysis import diagnose as analysis
+from ilp_jax.analysis import table
+from ilp_jax.config import config_hash, to_dict
+from ilp_jax.data import preview as data_preview
+from ilp_jax.data.examples import write_examples
+from ilp_jax.data.stages import build
+from ilp_jax.data.study import StudyData, write_plan
+from ilp_jax.detect.ask import ask
+from ilp_jax.errors import UserError
+from ilp_jax.models import weights
+from ilp_jax.models.tokenizer import load_tokenizer
+from ilp_jax.stats.inference import put_inference
+from ilp_jax.stats.writer import StatsWriter, compact, discard_after
+from ilp_jax.train import loop
+from ilp_jax.train.checkpoint import Checkpoints
+from ilp_jax.train.probe import probe as probe_pass
+from ilp_jax.workspace import Workspace, open_workspace
+
+PHASES = ("probe", "train", "detect", "diagnose")
+
+
+def run(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
+    """Every phase in order; what is done already is not done again.
+
+    Args:
+      config: a resolved config.
+      workdir: the run's folder.
+
+    Returns:
+      The tables that the run ends with.
+
+    Raises:
+      UserError: the input is wrong, or the folder holds a run of another config.
+      RunFailure: a value is not finite, or the disk is full.
+    """
+    return _run_phases(config, workdir, PHASES)
+
+
+def probe(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
+    """The base model: statistics of every example, and its answers. See ``run``."""
+    return _run_phases(config, workdir, ("probe",))
+
+
+def train(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
+    """Fine-tuning, stage by stage; needs ``probe``. See ``run``."""
+    return _run_phases(config, workdir, ("train",))
+
+
+def detect(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
+    """The final model's answers; needs ``train``. See ``run``."""
+    return _run_phases(config, workdir, ("detect",))
+
+
+def diagnose(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
+    """Verdicts and figures from the files of the phases before. See ``run``."""
+    return _run_phases(config, workdir, ("diagnose",))
+
+
+def preview(config: ConfigDict, n: int) -> RenderableType:
+    """The first examples as tokens, with the trained tokens marked; runs nothing.
+
+    Args:
+      config: a resolved config.
+      n: examples a stage.
+    """
+    tokenizer = load_tokenizer(config.model.path)
+    return data_preview.preview(build(config, tokenizer), tokenizer, n)
+
+
+@dataclasses.dataclass
+class _Session:
+    """A command's hold on a run: the workspace, made when first needed, and parameters.
+
+    Attributes:
+      config: the resolved config.
+      workdir: the run's folder.
+      params: parameters that the phase before left on the device, None if it left none.
+    """
+
+    config: ConfigDict
+    workdir: epath.Path
+    params: Any = None
+    _workspace: Workspace | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        """Config, data, tokenizer and programs; the data's tables are written with it."""
+        if self._workspace is None:
+            self._workspace = open_workspace(self.config, self.workdir)
+            _write_data(self._workspace)
+        return self._workspace
+
+    def take_params(self) -> Any:
+        """The parameters that the phase before left; they are handed over."""
+        params, self.params = self.params, None
+        return params
+
+
+def _run_phases(
+    config: ConfigDict, workdir: epath.PathLike, wanted: tuple[str, ...]
+) -> RenderableType:
+    workdir = epath.Path(workdir)
+    with _open(config, workdir) as session:
+        for phase in wanted:
+            if run_record.is_finished(workdir, phase):
+                continue
+            _require_before(workdir, phase)
+            start = time.monotonic()
+            _PHASE[phase](session)
+            run_record.finish_phase(workdir, phase, time.monotonic() - start)
+    return _result(workdir, wanted[-1])
+
+
+@contextlib.contextmanager
+def _open(config: ConfigDict, workdir: epath.Path) -> Iterator[_Session]:
+    with run_record.locked(workdir):
+        run_record.open_run(
+            workdir,
+            to_dict(config),
+            config_hash=config_hash(config),
+            device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            seeds={"data": config.seed},
+        )
+        files.remove_temporaries(workdir)
+        yield _Session(config, workdir)
+
+
+def _require_before(workdir: epath.Path, phase: str) -> None:
+    for before in PHASES[: PHASES.index(phase)]:
+        if not run_record.is_finished(workdir, before):
+            raise UserError(
+                workdir,
+                f"{phase} needs the phase {before}, which is not finished there",
+                f"run `ilp {before}` first, or `ilp run` for all",
+            )
+
+
+def _write_data(ws: Workspace) -> None:
+    """``examples.parquet`` and ``plan.parquet``: the same bytes' worth on every start."""
+    if not (ws.workdir / "plan.parquet").exists():
+        write_examples(ws.workdir / "examples.parquet", ws.data)
+        write_plan(ws.workdir / "plan.parquet", ws.data, ws.config.seed)
+
+
+def _probe(session: _Session) -> None:
+    """Statistics and answers of every example, held-out ones too, at the base model."""
+    ws = session.workspace
+    params = _load_base(session)
+    everything = np.arange(len(ws.data.examples))
+    discard_after(ws.workdir / loop.STATS, -1, prefix="base")
+    place = {"stage": 0, "epoch": 0, "step": 0}
+    with StatsWriter(ws.workdir / loop.STATS, "base") as writer:
+        with progress.bar("probe base", total=len(everything)) as bar:
+            with_norms = "base" in ws.config.probe.norms_at
+            for columns in probe_pass(
+                ws, params, everything, with_norms=with_norms, bar=bar, **place
+            ):
+                writer.append(0, columns)
+    compact(ws.workdir / loop.STATS, "base")
+    if "base" in ws.config.detect.points:
+        _ask_all(ws, params, "base", **place)
+    session.params = params
+
+
+def _train(session: _Session) -> None:
+    def load_base() -> Any:
+        params = session.take_params()
+        return _load_base(session) if params is None else params
+
+    session.params = loop.train(session.workspace, load_base)
+
+
+def _detect(session: _Session) -> None:
+    """The answers to everything at the end of training."""
+    ws = session.workspace
+    if "final" not in ws.config.detect.points:
+        return
+    params = session.take_params()
+    if params is None:
+        params = _restore_final(ws)
+    last = ws.data.stages[-1]
+    step = loop.total_steps(ws.data, ws.config.train.batch_size)
+    _ask_all(ws, params, "final", stage=last.index, epoch=last.epochs, step=step)
+
+
+def _diagnose(session: _Session) -> None:
+    record = files.read_json(session.workdir / run_record.FILE)
+    about = record["about"]
+    analysis.diagnose(session.workdir, record["config"], about)
+
+
+_PHASE: dict[str, Callable[[_Session], None]] = {
+    "probe": _probe,
+    "train": _train,
+    "detect": _detect,
+    "diagnose": _diagnose,
+}
+
+
+def _ask_all(ws: Workspace, params: Any, point: str, **place: int) -> None:
+    indices = range(len(ws.data.examples))
+    with progress.bar(f"ask {point}", total=len(indices)) as bar:
+        answers = ask(ws, params, indices, bar=bar, **place)
+    put_inference(ws.workdir, point, answers, place["step"])
+
+
+def _load_base(session: _Session) -> Any:
+    """The base model's parameters on the device; records what they are."""
+    ws = session.workspace
+    loaded = weights.load(ws.config.model.path)
+    run_record.describe(
+        session.workdir,
+        weights_hash=loaded.weights_hash,
+        about={"weights": loaded.description, "stages": _about_stages(ws.data)},
+    )
+    return jax.device_put(loaded.params)
+
+
+def _about_stages(data: StudyData) -> list[dict[str, Any]]:
+    """What the tables say of each stage."""
+    return [
+        {
+            "stage": stage.index,
+            "name": stage.name,
+            "epochs": stage.epochs,
+            "rows": len(stage.rows),
+            "held_out": len(stage.held_out),
+            "learning_rate": stage.config.learning_rate,
+            "dropped": dict(data.dropped.get(stage.name, {})),
+        }
+        for stage in data.stages
+    ]
+
+
+def _restore_final(ws: Workspace) -> Any:
+    checkpoints = Checkpoints(ws.workdir / loop.CHECKPOINTS, ws.config.checkpoint.keep)
+    newest = checkpoints.latest_step()
+    total = loop.total_steps(ws.data, ws.config.train.batch_size)
+    if newest != total:
+        raise UserError(
+            ws.workdir / loop.CHECKPOINTS,
+            f"holds no checkpoint of the last update, {total}",
+            "delete the workdir and run again",
+        )
+    params = checkpoints.restore(newest, loop.abstract_state(ws)).state.params
+    checkpoints.close()
+    return params
+
+
+def _result(workdir: epath.Path, phase: str) -> RenderableType:
+    seconds = files.read_json(workdir / run_record.FILE)["seconds"]
+    timing = ", ".join(f"{name} {progress.duration(s)}" for name, s in seconds.items())
+    line = f"{workdir}: {timing}"
+    if phase != "diagnose":
+        return line
+    return Group(table.render(files.read_json(workdir / analysis.SUMMARY)), line)

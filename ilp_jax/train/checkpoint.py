@@ -1,0 +1,336 @@
+"""Checkpoints of the training state: saved in the background, committed whole.
+
+Orbax writes a checkpoint into a temporary folder and renames it when every host has
+finished (in a bucket: puts a marker file last), so a killed save leaves the checkpoint
+before it untouched. Arrays are stored as arrays; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from ilp_jax import files
+from ilp_jax.errors import RunFailure
+from ilp_jax.train.checksums import check_checksums, write_checksums
+
+log = logging.getLogger(__name__)
+
+PyTree = Any
+
+_STATE = "state"
+_META = "meta"
+_ASIDE = "unreadable"
+_FULL_TEXTS = ("no space left", "disk quota exceeded")
+
+
+class Restored(NamedTuple):
+    """A state read back, and the step that it really is from."""
+
+    step: int
+    state: PyTree
+
+
+def abstract(state: PyTree) -> PyTree:
+    """Shapes, dtypes and shardings of a state, without its values.
+
+    Args:
+      state: a pytree of arrays (typed random keys and Python numbers included).
+
+    Returns:
+      The same tree with a `jax.ShapeDtypeStruct` for every array.
+    """
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+
+
+class Checkpoints:
+    """The newest states of a run, for going on where it stopped.
+
+    The rows of the statistics up to step s must be durable before ``save(s, ...)`` is
+    called: a checkpoint promises that everything before it is on disk.
+
+    Args:
+      folder: where they lie; made if need be. What a killed save left is deleted.
+      keep: how many of the newest to keep.
+    """
+
+    def __init__(self, folder: epath.PathLike, keep: int = 1):
+        self.folder = files.as_path(folder)
+        self._manager = _manager(self.folder, keep)
+        self._n_bytes = 0
+
+    def save(self, step: int, state: PyTree) -> None:
+        """Starts a save and returns when the state may change again.
+
+        Args:
+          step: updates made so far. A step that is already saved is not saved again.
+          state: a pytree of arrays; every host passes its own shards.
+
+        Raises:
+          RunFailure: this or the save before it met a full disk.
+        """
+        self._n_bytes = _size(state)
+        with _failures(self.folder, self._n_bytes):
+            if step in self._manager.all_steps():
+                return
+            self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+
+    def latest_step(self) -> int | None:
+        """Step of the newest committed checkpoint; None where there is none."""
+        return self._manager.latest_step()
+
+    def restore(self, step: int, abstract_state: PyTree) -> Restored:
+        """Reads a state back, bit for bit, onto the shardings asked for.
+
+        A checkpoint that cannot be read is passed over for the newest readable one
+        before it, and moved into ``unreadable/``; so look at the step that comes back.
+
+        Args:
+          step: the checkpoint wanted, usually `latest_step()`.
+          abstract_state: see `abstract`; the structure (named tuples of optax
+            included), shapes and dtypes that the state must have.
+
+        Returns:
+          The step restored and its state.
+
+        Raises:
+          RunFailure: neither that checkpoint nor an older one can be read.
+        """
+        self.wait()
+        candidates = [s for s in sorted(self._manager.all_steps(), reverse=True) if s <= step]
+        if step not in candidates:
+            raise RunFailure(self.folder, f"there is no checkpoint of step {step}")
+        first: Exception | None = None
+        unreadable: list[int] = []
+        for candidate in candidates:
+            try:
+                state = _read(self._manager, candidate, abstract_state)
+            except Exception as error:  # Orbax has no common class for damaged files.
+                first = first or error
+                unreadable.append(candidate)
+                log.warning("checkpoint %d cannot be read: %s", candidate, _one_line(error))
+                continue
+            if unreadable:
+                self._set_aside(unreadable)
+                log.warning("going on from checkpoint %d instead", candidate)
+            return Restored(candidate, state)
+        raise RunFailure(
+            self.folder / str(step),
+            f"the checkpoint cannot be read ({_one_line(first)}) and there is no older one",
+            "delete the checkpoints folder to train again from the start, or use another --workdir",
+        ) from first
+
+    def wait(self) -> None:
+        """Blocks until the last save is committed.
+
+        Raises:
+          RunFailure: it met a full disk.
+        """
+        with _failures(self.folder, self._n_bytes):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and lets go of the background threads."""
+        with _failures(self.folder, self._n_bytes):
+            self._manager.close()
+
+    def _set_aside(self, steps: list[int]) -> None:
+        # Moved, not deleted: if the fault lies elsewhere, the user can put it back.
+        if jax.process_index() == 0:
+            for step in steps:
+                source = _step_folder(self.folder, step)
+                target = self.folder / _ASIDE / source.name
+                if target.exists():
+                    target.rmtree()
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.rename(target)
+        self._manager.reload()
+
+
+class BestCheckpoint:
+    """The parameters with the lowest held-out loss so far; one is kept.
+
+    Args:
+      folder: where they lie; made if need be.
+    """
+
+    def __init__(self, folder: epath.PathLike):
+        self.folder = files.as_path(folder)
+        self._manager = _manager(self.folder, keep=1)
+        self._n_bytes = 0
+        self._best: dict[str, Any] | None = None
+        self._load()
+
+    @property
+    def step(self) -> int | None:
+        """Step of the best parameters; None before the first."""
+        return None if self._best is None else int(self._best["step"])
+
+    @property
+    def loss(self) -> float | None:
+        """Their held-out loss in nats a token; None before the first."""
+        return None if self._best is None else float(self._best["held_out_loss"])
+
+    def offer(self, step: int, params: PyTree, held_out_loss: float) -> bool:
+        """Saves the parameters if they are better than the best; ties keep the older.
+
+        Args:
+          step: updates made so far.
+          params: the parameters.
+          held_out_loss: mean held-out loss in nats a token, the same on every host.
+
+        Returns:
+          Whether they were better.
+
+        Raises:
+          RunFailure: the disk is full.
+        """
+        if self._best is not None and not held_out_loss < self.loss:
+            return False
+        meta = {"step": int(step), "held_out_loss": float(held_out_loss)}
+        self._n_bytes = _size(params)
+        with _failures(self.folder, self._n_bytes):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)
+                ),
+            )
+        self._best = meta
+        return True
+
+    def restore(self, abstract_params: PyTree) -> Restored:
+        """Reads the best parameters back.
+
+        Args:
+          abstract_params: see `abstract`.
+
+        Returns:
+          Their step and the parameters.
+
+        Raises:
+          RunFailure: there are none, or they cannot be read.
+        """
+        self.wait()
+        if self.step is None:
+            raise RunFailure(self.folder, "there are no best parameters yet")
+        try:
+            return Restored(self.step, _read(self._manager, self.step, abstract_params))
+        except Exception as error:
+            raise RunFailure(
+                self.folder,
+                f"the best parameters cannot be read ({_one_line(error)})",
+                "use the final ones, or train again",
+            ) from error
+
+    def discard_after(self, step: int) -> None:
+        """Forgets parameters saved later than a step that the run goes back to.
+
+        The steps after it are computed again, so the same parameters are offered again.
+
+        Args:
+          step: the checkpoint restored.
+        """
+        self.wait()
+        for saved in self._manager.all_steps():
+            if saved > step:
+                self._manager.delete(saved)
+        self._load()
+
+    def wait(self) -> None:
+        """Blocks until the last save is committed."""
+        with _failures(self.folder, self._n_bytes):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and lets go of the background threads."""
+        with _failures(self.folder, self._n_bytes):
+            self._manager.close()
+
+    def _load(self) -> None:
+        self._best = None
+        newest = self._manager.latest_step()
+        if newest is None:
+            return
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        try:
+            self._best = self._manager.restore(newest, args=args)[_META]
+        except Exception as error:
+            log.warning("the best parameters are forgotten: %s", _one_line(error))
+            self._manager.delete(newest)
+
+
+def _manager(folder: epath.Path, keep: int) -> ocp.CheckpointManager:
+    # One process on a local disk: buckets check their objects themselves, and several
+    # hosts would each have to read what all of them wrote.
+    checked = files.is_local(folder) and jax.process_count() == 1
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        step_format_fixed_length=9,
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=True,
+        async_options=ocp.AsyncOptions(
+            post_finalization_callback=functools.partial(_add_checksums, Path(folder))
+            if checked
+            else None
+        ),
+    )
+    with _failures(folder):
+        return ocp.CheckpointManager(
+            # Orbax wants an absolute path.
+            folder if not files.is_local(folder) else folder.absolute(),
+            options=options,
+            item_names=(_STATE, _META),
+        )
+
+
+def _add_checksums(folder: Path) -> None:
+    """Runs when the arrays are written and the folder still has its temporary name."""
+    for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
+        write_checksums(unfinished)
+
+
+def _read(manager: ocp.CheckpointManager, step: int, target: PyTree) -> PyTree:
+    folder = files.as_path(manager.directory)
+    if files.is_local(folder):
+        check_checksums(Path(_step_folder(folder, step)))
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    return manager.restore(step, args=args)[_STATE]
+
+
+def _size(tree: PyTree) -> int:
+    return sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(tree))
+
+
+def _step_folder(folder: epath.Path, step: int) -> epath.Path:
+    return folder / f"{step:09d}"
+
+
+class _failures:
+    """Turns a full disk, however the libraries report it, into a `RunFailure`."""
+
+    def __init__(self, folder: epath.Path, n_bytes: int = 0):
+        self._folder, self._n_bytes = folder, n_bytes
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind, error, traceback) -> None:
+        seen: BaseException | None = error
+        while seen is not None:
+            if isinstance(seen, RunFailure) and seen is not error:
+                raise seen
+            if any(text in str(seen).lower() for text in _FULL_TEXTS):
+                raise files.disk_full(self._folder, self._n_bytes) from error
+            seen = seen.__cause__ or seen.__context__
+
+
+def _one_line(error: BaseException | None, length: int = 200) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else text[:length] + "..."

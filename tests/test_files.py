@@ -1,0 +1,165 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from etils import epath
+
+from ilp_jax import files
+from ilp_jax.errors import RunFailure, UserError
+
+
+def frame(n=3):
+    return pl.DataFrame(
+        {"id": range(n), "text": ["a", None, "ü"][:n], "list": [[1], [], [2, 3]][:n]}
+    )
+
+
+def test_parquet_round_trip_with_metadata(tmp_path):
+    path = tmp_path / "deep" / "table.parquet"
+    files.write_parquet(path, frame(), {"who": "me"})
+    assert files.read_parquet(path).equals(frame())
+    assert files.read_metadata(path) == {"schema_version": "1", "who": "me"}
+    assert files.read_parquet(path, ["id"]).columns == ["id"]
+    assert os.listdir(path.parent) == ["table.parquet"]
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_parquet_is_readable_without_our_code(tmp_path):
+    files.write_parquet(tmp_path / "t.parquet", frame())
+    assert pl.read_parquet(tmp_path / "t.parquet").equals(frame())
+    assert pq.read_table(tmp_path / "t.parquet")["text"].to_pylist() == ["a", None, "ü"]
+
+
+def test_schema_is_enforced(tmp_path):
+    schema = pa.schema([pa.field("b", pa.int32(), nullable=False), pa.field("a", pa.float32())])
+    files.write_parquet(tmp_path / "t.parquet", pl.DataFrame({"a": [1.5], "b": [2]}), schema=schema)
+    assert files.read_arrow(tmp_path / "t.parquet").schema.equals(schema)
+    for bad in ({"a": [1.0]}, {"a": [1.0], "b": [1], "c": [1]}, {"a": [1.0], "b": [None]}):
+        with pytest.raises(ValueError):
+            files.write_parquet(tmp_path / "t.parquet", pl.DataFrame(bad), schema=schema)
+    assert len(files.read_parquet(tmp_path / "t.parquet")) == 1
+
+
+def test_newer_missing_and_damaged_files(tmp_path):
+    newer = tmp_path / "newer.parquet"
+    files.write_parquet(newer, frame(), {files.VERSION_KEY: str(files.SCHEMA_VERSION + 1)})
+    with pytest.raises(UserError, match="newer"):
+        files.read_parquet(newer)
+    with pytest.raises(UserError, match="no such file"):
+        files.read_parquet(tmp_path / "none.parquet")
+    files.write_parquet(tmp_path / "t.parquet", frame())
+    whole = (tmp_path / "t.parquet").read_bytes()
+    for content in (b"", whole[: len(whole) // 2], bytes(len(whole))):
+        (tmp_path / "t.parquet").write_bytes(content)
+        with pytest.raises(UserError, match="not a readable Parquet"):
+            files.read_parquet(tmp_path / "t.parquet")
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        files.read_json(tmp_path / "x.json")
+
+
+def test_json_is_strict_and_knows_numpy(tmp_path):
+    value = {
+        "nan": float("nan"),
+        "array": np.arange(2),
+        "scalar": np.float32(0.5),
+        3: (np.bool_(True), -np.inf),
+        "path": tmp_path,
+    }
+    files.write_json(tmp_path / "x.json", value)
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "nan": None,
+        "array": [0, 1],
+        "scalar": 0.5,
+        "3": [True, None],
+        "path": str(tmp_path),
+    }
+    with pytest.raises(TypeError):
+        files.write_json(tmp_path / "x.json", {"bad": object()})
+    assert (tmp_path / "x.json").read_text() == text
+
+
+@pytest.mark.parametrize("write", ["text", "parquet"])
+def test_full_disk_is_a_run_failure_that_leaves_nothing(tmp_path, monkeypatch, write):
+    """A device that is always full gives the kernel's own error."""
+    path = tmp_path / "t.bin"
+    path.write_text("old")
+    (tmp_path / ".full.tmp").symlink_to("/dev/full")
+    monkeypatch.setattr(files, "_temporary_name", lambda name: ".full.tmp")
+    with pytest.raises(RunFailure, match="the disk is full -- free at least .* MB") as caught:
+        if write == "text":
+            files.write_text(path, "new" * 100_000)
+        else:
+            files.write_parquet(path, pl.DataFrame({"x": np.random.default_rng(0).random(50_000)}))
+    assert caught.value.exit_code == 1
+    assert os.listdir(tmp_path) == ["t.bin"]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_failure_to_sync(tmp_path, monkeypatch, code):
+    def fail(_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError if code == errno.EIO else RunFailure):
+        files.write_text(tmp_path / "x", "text")
+    assert os.listdir(tmp_path) == []
+
+
+def test_temporaries_are_ignored_and_removed(tmp_path):
+    files.write_parquet(tmp_path / "a.parquet", frame())
+    for host in (0, 1):
+        name = files._temporary_name(f"b.host-000{host}.parquet")
+        assert files.is_temporary(name)
+        (tmp_path / name).write_bytes(b"half")
+    assert [p.name for p in files.list_files(tmp_path)] == ["a.parquet"]
+    assert files.remove_temporaries(tmp_path, "host-0001") == 1
+    assert files.remove_temporaries(tmp_path) == 1
+    assert files.remove_temporaries(tmp_path / "none") == 0
+    assert files.list_files(tmp_path / "none") == []
+    assert os.listdir(tmp_path) == ["a.parquet"]
+
+
+@pytest.mark.parametrize("moment", ["os.fsync", "os.replace"])
+def test_killed_write_leaves_the_old_file(tmp_path, moment):
+    files.write_text(tmp_path / "x.txt", "old")
+    code = f"""
+import os, signal
+from ilp_jax import files
+{moment} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
+files.write_text({str(tmp_path / "x.txt")!r}, "new")
+"""
+    done = subprocess.run([sys.executable, "-c", code])
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "x.txt").read_text() == "old"
+    assert files.remove_temporaries(tmp_path) == 1
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_bucket_paths_are_written_in_one_piece(monkeypatch):
+    """An object of a bucket is put once, whole, under its own name."""
+    stored = {}
+    monkeypatch.setattr(
+        type(epath.Path("gs://bucket")),
+        "write_bytes",
+        lambda self, data: stored.update({str(self): data}),
+    )
+    monkeypatch.setattr(
+        type(epath.Path("gs://bucket")), "read_bytes", lambda self: stored[str(self)]
+    )
+    assert not files.is_local("gs://bucket/run")
+    assert files.is_local("/run") and files.is_local("run")
+    files.write_parquet("gs://bucket/run/t.parquet", frame(), {"k": "v"})
+    assert list(stored) == ["gs://bucket/run/t.parquet"]
+    assert files.read_parquet("gs://bucket/run/t.parquet").equals(frame())
+    assert files.read_metadata("gs://bucket/run/t.parquet")["k"] == "v"
