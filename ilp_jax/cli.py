@@ -133,11 +133,9 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
 
         return to_yaml(config).rstrip()
     if command == "check-norms":
-        from ilp_jax.norms.check import check_norms
+        from ilp_jax.norms.check import check_norms, report
 
-        errors = check_norms(config)
-        lines = [f"{name:<24}{error:.3g}" for name, error in errors.items()]
-        return "\n".join([*lines, f"largest relative error  {max(errors.values()):.3g}"])
+        return report(check_norms(config), config.model.compute_dtype)
     from ilp_jax import study
 
     if command == "data preview":
@@ -152,7 +150,10 @@ def _show(result: Any) -> None:
     elif result is not None:
         from rich.console import Console
 
-        Console(soft_wrap=True).print(result)
+        console = Console()
+        # A log has no width of its own, and a table cut short helps nobody.
+        console.width = max(console.width, 90) if console.is_terminal else 120
+        console.print(result, highlight=False)
 
 
 class _Parser(argparse.ArgumentParser):

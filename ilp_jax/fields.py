@@ -33,8 +33,8 @@ def default_config() -> ConfigDict:
     config.separator = " "
     # Tokens that a row may have, prompt and response and end token together.
     config.max_length = 2048
-    # True: an example longer than max_length is dropped and counted; False: its prompt is
-    # cut from the left, never its response.
+    # An example longer than max_length loses its response's tail. True: it is then left out
+    # and counted; False: it is trained on what is left, and marked truncated everywhere.
     config.drop_truncated = True
     # Row lengths in tokens that batches are padded to, increasing; () = a built-in ladder.
     config.length_buckets = ()
@@ -107,7 +107,7 @@ def default_config() -> ConfigDict:
     checkpoint.every_minutes = 10.0
     # Newest checkpoints kept.
     checkpoint.keep = 1
-    # Also keep the one with the lowest mean probe loss.
+    # Also keep the parameters with the lowest mean held-out loss.
     checkpoint.best = True
 
     config.detect = detect = ConfigDict(sort_keys=False)

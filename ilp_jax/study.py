@@ -26,7 +26,7 @@ from ilp_jax.analysis import diagnose as analysis
 from ilp_jax.analysis import table
 from ilp_jax.config import config_hash, to_dict
 from ilp_jax.data import preview as data_preview
-from ilp_jax.data.examples import write_examples
+from ilp_jax.data.examples import read_examples, write_examples
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData, write_plan
 from ilp_jax.detect.ask import ask
@@ -160,10 +160,17 @@ def _require_before(workdir: epath.Path, phase: str) -> None:
 
 
 def _write_data(ws: Workspace) -> None:
-    """``examples.parquet`` and ``plan.parquet``: the same bytes' worth on every start."""
+    """Writes ``examples.parquet`` and ``plan.parquet``; a resumed run must have the same data."""
+    examples = ws.workdir / "examples.parquet"
     if not (ws.workdir / "plan.parquet").exists():
-        write_examples(ws.workdir / "examples.parquet", ws.data)
+        write_examples(examples, ws.data)
         write_plan(ws.workdir / "plan.parquet", ws.data, ws.config.seed)
+    elif read_examples(examples) != ws.data.examples:
+        raise UserError(
+            ws.workdir,
+            "its data is no longer what the run began with",
+            "put the data files back, or give another --workdir",
+        )
 
 
 def _probe(session: _Session) -> None:
@@ -258,17 +265,19 @@ def _about_stages(data: StudyData) -> list[dict[str, Any]]:
 
 def _restore_final(ws: Workspace) -> Any:
     checkpoints = Checkpoints(ws.workdir / loop.CHECKPOINTS, ws.config.checkpoint.keep)
-    newest = checkpoints.latest_step()
     total = loop.total_steps(ws.data, ws.config.train.batch_size)
-    if newest != total:
+    with contextlib.closing(checkpoints):
+        restored = None
+        if checkpoints.latest_step() == total:
+            restored = checkpoints.restore(total, loop.abstract_state(ws))
+    # A damaged one is passed over for the one before it: not what is asked about here.
+    if restored is None or restored.step != total:
         raise UserError(
             ws.workdir / loop.CHECKPOINTS,
-            f"holds no checkpoint of the last update, {total}",
+            f"holds no readable checkpoint of the last update, {total}",
             "delete the workdir and run again",
         )
-    params = checkpoints.restore(newest, loop.abstract_state(ws)).state.params
-    checkpoints.close()
-    return params
+    return restored.state.params
 
 
 def _result(workdir: epath.Path, phase: str) -> RenderableType:

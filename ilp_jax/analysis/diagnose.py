@@ -41,7 +41,9 @@ def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, 
     """
     workdir = epath.Path(workdir)
     inference, examples, plan = read_inference(workdir), read_examples(workdir), read_plan(workdir)
-    found = unlearned(inference, examples, config["detect"])
+    # A row that was never trained cannot be unlearned; its answers stay in `inference`.
+    answers = inference.filter(pl.col("example_id").is_in(plan["example_id"].unique().to_list()))
+    found = unlearned(answers, examples, config["detect"])
     rows = found.with_columns(pl.lit("none").alias("method"))
     untold = [name for name in DIAGNOSIS_SCHEMA.names if name not in rows.columns]
     write_diagnosis(workdir, rows.with_columns(pl.lit(None).alias(name) for name in untold))
@@ -85,6 +87,7 @@ def summarise(
             "n_samples": detect["n_samples"],
             "share": dict(expected.sort("point").iter_rows()),
         },
+        "converged": converged(inference),
         "probe_loss": probe_losses(workdir, plan),
         "n_examples": {
             "trained": len(trained),
@@ -94,6 +97,12 @@ def summarise(
         "loss_normalization": config["train"]["loss_normalization"],
         "seed": config["seed"],
     }
+
+
+def converged(inference: pl.DataFrame) -> dict[str, int]:
+    """Epoch at which each stage converged, by stage; a stage that did not is absent."""
+    reached = inference.filter(pl.col("point") == "converged").select("stage", "epoch").unique()
+    return {str(stage): epoch for stage, epoch in sorted(reached.iter_rows())}
 
 
 def probe_losses(workdir: epath.Path, plan: pl.DataFrame) -> list[dict[str, Any]]:

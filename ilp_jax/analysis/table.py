@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,9 @@ from ilp_jax.analysis.shares import point_order
 
 TWINS = "planted_twin"
 DETECTORS = {"exact_match": "exact match", "choice": "choice"}
+
+Line = tuple[int | None, str | None]
+"""Stage and source of a table's line; None stands for all."""
 
 
 def render(summary: dict[str, Any]) -> Group:
@@ -32,118 +36,134 @@ def render(summary: dict[str, Any]) -> Group:
     return Group(*tables, *_notes(summary))
 
 
-def _shares(summary: dict[str, Any], detector: str, points: list[str]) -> Table:
-    table = Table(
-        title=f"Unlearned by {DETECTORS[detector]}: share [95% interval]",
-        title_justify="left",
-        title_style="bold",
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE, padding=(0, 1)
     )
-    table.add_column("stage")
-    table.add_column("source")
-    table.add_column("rows", justify="right")
-    for point in points:
-        table.add_column(point, justify="right", no_wrap=True)
+
+
+def _shares(summary: dict[str, Any], detector: str, points: Sequence[str]) -> Table:
     cells = {
         (c["stage"], c["source"], c["point"]): c
         for c in summary["shares"]
         if c["detector"] == detector
     }
-    names = {stage["stage"]: stage["name"] for stage in summary.get("stages", [])}
-    by_source = {(None, s) for stage, s, _ in cells if stage is None and s == TWINS}
-    lines = {(stage, source) for stage, source, _ in cells if stage is not None} | by_source
-    counts: dict[int, int] = {}
-    for stage, source in lines:
-        if source is not None and stage is not None:
-            counts[stage] = counts.get(stage, 0) + 1
-    # A stage of one source would show the same line twice.
-    lines = {(stage, s) for stage, s in lines if s is None or counts.get(stage, 2) > 1}
-    for stage, source in [(None, None), *sorted(lines - {(None, None)}, key=_line_order)]:
+    table = _table(f"Share unlearned by {DETECTORS[detector]}, with its 95% interval")
+    table.add_column("rows of")
+    table.add_column("n", justify="right")
+    for point in points:
+        table.add_column(point, justify="right", no_wrap=True)
+    for stage, source in _lines({(stage, source) for stage, source, _ in cells}):
         of_line = [cells.get((stage, source, point)) for point in points]
-        n = max((cell["n"] for cell in of_line if cell), default=0)
-        label = "all" if stage is None else f"{stage} {names.get(stage, '')}".strip()
         table.add_row(
-            Text(label),
-            Text(_source(source)),
-            str(n),
+            _label(summary, stage, source),
+            str(max(cell["n"] for cell in of_line if cell)),
             *(_cell(cell) for cell in of_line),
-            end_section=stage is None and source is None,
         )
     return table
 
 
 def _cell(cell: dict[str, Any] | None) -> str:
+    """The share over its interval: two short lines, so that seven points fit a terminal."""
     if cell is None:
         return "-"
     low, high = cell["interval"]
-    return f"{cell['share']:.2f} ({low:.2f}-{high:.2f})"
+    return f"{_two_digits(cell['share'])}\n{_two_digits(low)}-{_two_digits(high)}"
 
 
-def _learned_and_lost(summary: dict[str, Any], detectors: Iterable[str]) -> Table:
-    table = Table(
-        title="Learned by the end of its own stage, and lost by the end of training",
-        title_justify="left",
-        title_style="bold",
-    )
-    for column in ("detector", "stage", "source"):
-        table.add_column(column)
-    for column in ("rows", "learned", "of these lost", "gained later", "learned at the end"):
-        table.add_column(column, justify="right")
-    names = {stage["stage"]: stage["name"] for stage in summary.get("stages", [])}
-    rows = [row for row in summary["learned_and_lost"] if row["detector"] in detectors]
-    for row in rows:
-        siblings = [
-            r for r in rows if (r["detector"], r["stage"]) == (row["detector"], row["stage"])
+def _two_digits(share: float) -> str:
+    return f"{share:.2f}".removeprefix("0")
+
+
+def _learned_and_lost(summary: dict[str, Any], detectors: Sequence[str]) -> Table:
+    rows = {(r["detector"], r["stage"], r["source"]): r for r in summary["learned_and_lost"]}
+    table = _table("Learned at the end of the row's own stage, and of these lost by the end")
+    table.add_column("rows of")
+    table.add_column("n", justify="right")
+    for detector in detectors:
+        for column in ("learned", "lost", "gained", "at the end"):
+            table.add_column(f"{detector.split('_')[0]}\n{column}", justify="right")
+    for stage, source in _lines({(stage, source) for _, stage, source in rows}):
+        found = [rows.get((detector, stage, source)) for detector in detectors]
+        counts = [
+            str(row[key]) if row else "-"
+            for row in found
+            for key in ("learned", "lost", "gained", "learned_final")
         ]
-        if row["source"] is not None and len(siblings) == 2:
-            continue
-        table.add_row(
-            DETECTORS[row["detector"]],
-            Text(f"{row['stage']} {names.get(row['stage'], '')}".strip()),
-            Text(_source(row["source"])),
-            *(str(row[key]) for key in ("n", "learned", "lost", "gained", "learned_final")),
-        )
+        n = max(row["n"] for row in found if row)
+        table.add_row(_label(summary, stage, source), str(n), *counts)
     return table
+
+
+def _lines(found: set[Line]) -> list[Line]:
+    """All rows, planted ones, then each stage with its sources where it has several."""
+    several = {stage for stage, source in found if source and source != TWINS and stage}
+    several = {
+        stage
+        for stage in several
+        if sum(1 for other, source in found if other == stage and source) > 1
+    }
+    kept = {
+        (stage, source)
+        for stage, source in found
+        if source is None or stage in several or (stage is None and source == TWINS)
+    }
+    return sorted(kept, key=lambda line: (line[0] or 0, line[1] is not None, line[1] or ""))
+
+
+def _label(summary: dict[str, Any], stage: int | None, source: str | None) -> Text:
+    names = {one["stage"]: one["name"] for one in summary.get("stages", [])}
+    if stage is None:
+        return Text("all stages" if source is None else f"  {source}")
+    if source is None:
+        return Text(f"{stage} {names.get(stage, '')}".strip())
+    return Text(f"  {source}")
 
 
 def _notes(summary: dict[str, Any]) -> list[Text]:
     counts = summary["n_examples"]
-    lines = [f"Model: {summary.get('weights', 'unknown')}."]
-    lines.append(
-        f"{counts['trained']} trained rows, {counts['held_out']} held out; loss normalised by "
-        f"{summary['loss_normalization']}; one run, seed {summary['seed']}: the intervals are "
-        "over examples (Wilson), not over seeds."
-    )
+    lines = [
+        f"Model: {summary.get('weights', 'unknown')}. Loss normalised by "
+        f"{summary['loss_normalization']}. {counts['trained']} trained rows, "
+        f"{counts['held_out']} held out.",
+        f"One run, seed {summary['seed']}: the intervals (Wilson) are over examples, not seeds. "
+        "Point epoch_2 is the end of epoch 2 of each row's own stage.",
+    ]
     if counts["planted_twins"]:
         lines.append(
             f"{counts['planted_twins']} rows of source {TWINS} are planted: each repeats "
-            "another row's prompt with a wrong answer, so of each pair one must fail."
+            "another row's prompt with a wrong answer, so of each such pair at most one can "
+            "be learned."
         )
-    lines += summary.get("notes", [])
     expected = summary["expected_none_of_n"]
     if "final" in expected["share"]:
+        base = expected["share"].get("base")
         lines.append(
             f"Expected share with 0 of {expected['n_samples']} sampled answers right at "
-            f"temperature {expected['temperature']}: {expected['share']['final']:.2f} at the end "
-            f"(exact law, nothing drawn), {expected['share'].get('base', float('nan')):.2f} for "
-            "the base model."
+            f"temperature {expected['temperature']} (exact law, nothing drawn): "
+            f"{expected['share']['final']:.2f} at the end"
+            + (f", {base:.2f} for the base model." if base is not None else ".")
         )
-    converged = summary.get("converged", {})
-    for stage in summary.get("stages", []):
-        epoch = converged.get(str(stage["stage"]))
-        reached = f"at epoch {epoch}" if epoch else "not reached"
-        lines.append(f"Stage {stage['stage']} ({stage['name']}): convergence {reached}.")
-        if stage.get("dropped"):
-            reasons = ", ".join(f"{n} {reason}" for reason, n in stage["dropped"].items())
-            lines.append(f"  rows of its source left out: {reasons}.")
+    reached = summary["converged"]
+    lines.append(
+        "Convergence: "
+        + ", ".join(
+            f"stage {stage['stage']} "
+            + (
+                f"at epoch {reached[key]}"
+                if (key := str(stage["stage"])) in reached
+                else "not reached"
+            )
+            for stage in summary.get("stages", [])
+        )
+        + "."
+    )
+    lines += [
+        f"Left out of stage {stage['stage']} ({stage['name']}): "
+        + ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in stage["dropped"].items())
+        + "."
+        for stage in summary.get("stages", [])
+        if stage.get("dropped")
+    ]
+    lines += summary.get("notes", [])
     return [Text(line) for line in lines]
-
-
-def _source(source: str | None) -> str:
-    if source == TWINS:
-        return f"{TWINS} (planted)"
-    return source or "all"
-
-
-def _line_order(line: tuple[int | None, str | None]) -> tuple[int, str]:
-    stage, source = line
-    return (10**6 if stage is None else stage, source or "")

@@ -175,7 +175,8 @@ def write_plan(path, study_data: StudyData, seed: int) -> None:
     """
     tables = []
     for stage in study_data.stages:
-        order, _ = epoch_order(seed, stage.index, 1, len(stage.rows), stage.copies)
+        own_seed = seed + int(stage.config.get("seed_offset", 0))
+        order, _ = epoch_order(own_seed, stage.index, 1, len(stage.rows), stage.copies)
         _, first_slot = np.unique(order, return_index=True)
         rank = np.argsort(np.argsort(first_slot))
         tables.append(

@@ -35,6 +35,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxTxI: jax.Array, probe_B: jax.Array) -> tuple[jax.Array, ...]:
+        """One [B, T, O] output a projection; squared norms go to the probe's cotangent."""
         d_in = x_BxTxI.shape[-1]
         d_out = sum(width for _, width in self.features)
         projections = [
@@ -73,6 +74,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, probe_B: jax.Array) -> jax.Array:
+        """Normalises x [B, ..., width] over its last axis, in x's dtype."""
         width = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (width,), jnp.float32)
         wide = x.astype(jnp.float32)
@@ -97,6 +99,7 @@ class Attention(nn.Module):
         cos_sin: tuple[jax.Array, jax.Array],
         probes: Probes,
     ) -> jax.Array:
+        """Attends within each row of x; the mask is bool, query first. [B, T, D]."""
         c = self.config
         batch, length, _ = x_BxTxD.shape
         query_width, key_width = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
@@ -145,6 +148,7 @@ class GatedMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxTxD: jax.Array, probes: Probes) -> jax.Array:
+        """Applies the MLP to every token. [B, T, D]."""
         c = self.config
         gate_BxTxF, up_BxTxF = _share_scope(self, (("gate", c.d_ff), ("up", c.d_ff)), c.mlp_bias)(
             x_BxTxD, probes["mlp"]
@@ -171,6 +175,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxTxD, mask_BxTxT, cos_sin, probes):
+        """The residual stream [B, T, D] after the layer, and None: what a scan's body returns."""
         c = self.config
         attention = Attention(c, self.method, self.gram_cost_ratio, name="attn")
         mlp = GatedMLP(c, self.method, self.gram_cost_ratio, name="mlp")

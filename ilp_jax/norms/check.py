@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from ilp_jax.data.batches import RowBatch
+from ilp_jax.errors import RunFailure
 from ilp_jax.models import weights
 from ilp_jax.models.config import ModelConfig
 from ilp_jax.models.decoder import Decoder
@@ -27,6 +30,7 @@ the dtype's noise, not the method's.
 def shrink(config: ModelConfig) -> ModelConfig:
     """The same variant at a size whose whole per-example gradients fit: 3 layers, D of 48."""
     n_kv = 2 if config.n_kv_heads < config.n_heads else 4
+    head_dim = 12 if config.head_dim * config.n_heads == config.d_model else 16
     return dataclasses.replace(
         config,
         vocab_size=min(config.vocab_size, 61),
@@ -34,11 +38,9 @@ def shrink(config: ModelConfig) -> ModelConfig:
         n_layers=min(config.n_layers, 3),
         n_heads=4,
         n_kv_heads=n_kv,
-        head_dim=12 if config.head_dim * config.n_heads == config.d_model else 16,
+        head_dim=head_dim,
         d_ff=80,
-        rope_scaling=_shrink_rope(
-            config, 12 if config.head_dim * config.n_heads == config.d_model else 16
-        ),
+        rope_scaling=_shrink_rope(config, head_dim),
     )
 
 
@@ -77,8 +79,9 @@ def random_rows(config: ModelConfig, n_rows: int, length: int, seed: int = 0) ->
 
 def random_params(decoder: Decoder, rows: RowBatch, seed: int = 0):
     """Random parameters with every scale and bias off its initial value, so that none hides."""
-    variables = decoder.init(
-        jax.random.key(seed), rows.tokens_BxT[:1], rows.positions_BxT[:1], rows.branch_BxT[:1]
+    row = rows.tokens_BxT[:1], rows.positions_BxT[:1], rows.branch_BxT[:1]
+    variables = compile_quickly(decoder.init, jax.random.key(seed), *row)(
+        jax.random.key(seed), *row
     )
     leaves, tree = jax.tree.flatten(variables["params"])
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
@@ -87,6 +90,20 @@ def random_params(decoder: Decoder, rows: RowBatch, seed: int = 0):
         for leaf, key in zip(leaves, keys, strict=True)
     ]
     return jax.tree.unflatten(tree, moved)
+
+
+def compile_quickly(fun: Callable, *args: Any) -> Callable:
+    """Compiles for these arguments; on CPU with as little optimisation as there is.
+
+    The programs here run once on a tiny model, where compiling takes most of the time.
+
+    Args:
+      fun: a pure function of arrays.
+      *args: arguments of the shapes to compile for.
+    """
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    lowered = jax.jit(fun).lower(*args)
+    return lowered.compile(compiler_options=options if jax.default_backend() == "cpu" else None)
 
 
 def relative_errors(
@@ -110,17 +127,16 @@ def relative_errors(
     """
     params = random_params(decoder, rows, seed)
     cut = jax.tree.map(lambda x: x.reshape(n_microbatches, -1, *x.shape[1:]), rows)
-    _, stats = jax.jit(
-        lambda params, cut: gradients(
-            params,
-            cut,
-            decoder=decoder,
-            normalization=normalization,
-            with_norms=True,
-            with_gradient=True,
-        )
-    )(params, cut)
-    reference = jax.jit(lambda params, rows: vmap_norms(params, rows, decoder))(params, rows)
+    tapped = functools.partial(
+        gradients,
+        decoder=decoder,
+        normalization=normalization,
+        with_norms=True,
+        with_gradient=True,
+    )
+    _, stats = compile_quickly(tapped, params, cut)(params, cut)
+    by_vmap = functools.partial(vmap_norms, decoder=decoder)
+    reference = compile_quickly(by_vmap, params, rows)(params, rows)
     real = rows.target_mask_BxR.sum(axis=1) > 0
     floor = 1e-3 * np.asarray(reference["grad_norm"])[real]
     return {
@@ -162,6 +178,28 @@ def check_norms(config: ConfigDict) -> dict[str, float]:
         )
         worst = {name: max(error, worst.get(name, 0.0)) for name, error in errors.items()}
     return worst
+
+
+def report(errors: dict[str, float], compute_dtype: str) -> str:
+    """The errors as lines of text.
+
+    Args:
+      errors: as ``check_norms`` gives them.
+      compute_dtype: says what is tolerated (``TOLERANCE``).
+
+    Raises:
+      RunFailure: an error is above the tolerance.
+    """
+    worst, limit = max(errors.values()), TOLERANCE[compute_dtype]
+    lines = [f"{name:<24}{error:.2e}" for name, error in errors.items()]
+    lines.append(
+        f"largest relative error  {worst:.2e}  (tolerated in {compute_dtype}: {limit:.0e}; "
+        "tapped norms against vmap(grad), Gram and direct, model shrunk)"
+    )
+    if not worst <= limit:
+        print("\n".join(lines))
+        raise RunFailure("check-norms", f"a norm is off by {worst:.2e}, tolerated is {limit:.0e}")
+    return "\n".join(lines)
 
 
 def _shrink_rope(config: ModelConfig, head_dim: int):

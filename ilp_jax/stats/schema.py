@@ -18,8 +18,9 @@ example_id                   the example (``examples.parquet``)
 kind                         ``train`` or ``probe``
 stage, epoch                 counted from 1; 0 for the base model
 step               updates   the update the row belongs to, from 1 through the run
-visit              visits    how often this example was met before, for this kind
-batch_index        rows      place in the global batch
+visit              visits    ``train``: the how-manieth training visit of the example in
+                             the run, from 1; ``probe``: training visits made before it
+batch_index                  batch of the epoch or of the probe, from 0
 microbatch                   gradient-accumulation part of the step
 row                rows      row of the microbatch
 segment                      index within a packed row, else 0
@@ -74,8 +75,14 @@ STATS_SCHEMA = pa.schema(
         _field("stage", pa.int32(), "stage, from 1; 0 before training"),
         _field("epoch", pa.int32(), "epoch of the stage, from 1; 0 before training"),
         _field("step", pa.int64(), "update, from 1 through the run; 0 is the base", "updates"),
-        _field("visit", pa.int32(), "earlier rows of this example and kind", "visits"),
-        _field("batch_index", pa.int32(), "place in the global batch", "rows"),
+        _field(
+            "visit",
+            pa.int32(),
+            "train: the how-manieth training visit of the example, from 1; probe: training "
+            "visits made before it",
+            "visits",
+        ),
+        _field("batch_index", pa.int32(), "batch of the epoch or of the probe, from 0"),
         _field("microbatch", pa.int32(), "gradient-accumulation part of the step"),
         _field("row", pa.int32(), "row of the microbatch", "rows"),
         _field("segment", pa.int32(), "index within a packed row, else 0"),

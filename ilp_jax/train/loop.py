@@ -7,6 +7,7 @@ disk, then the checkpoint. A restore at s deletes what is later and computes it 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
@@ -48,9 +49,19 @@ def train(ws: Workspace, load_base: Any) -> Any:
       RunFailure: a loss or norm is not finite, or the disk is full. Rows and checkpoints
         from before are kept.
     """
-    config = ws.config
-    checkpoints = Checkpoints(ws.workdir / CHECKPOINTS, config.checkpoint.keep)
+    checkpoints = Checkpoints(ws.workdir / CHECKPOINTS, ws.config.checkpoint.keep)
     best = BestCheckpoint(ws.workdir / BEST)
+    # Closed whatever happens, so that a notebook may call again after an interruption.
+    with contextlib.closing(checkpoints), contextlib.closing(best):
+        state = _train(ws, load_base, checkpoints, best)
+    compact(ws.workdir / STATS, "train")
+    return state.params
+
+
+def _train(
+    ws: Workspace, load_base: Any, checkpoints: Checkpoints, best: BestCheckpoint
+) -> TrainState:
+    config = ws.config
     state, start = restore_or_start(ws, checkpoints, load_base)
     # Without a checkpoint even update 0's rows of this phase are computed again.
     kept = start if start else -1
@@ -87,10 +98,7 @@ def train(ws: Workspace, load_base: Any) -> Any:
                 saved_at = time.monotonic()
         checkpoints.wait()
         best.wait()
-    checkpoints.close()
-    best.close()
-    compact(ws.workdir / STATS, "train")
-    return state.params
+    return state
 
 
 def restore_or_start(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from ilp_jax.data.study import Stage
+from ilp_jax.data.study import Stage, StudyData
 from ilp_jax.detect.ask import ask
 from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.reader import read_stats
@@ -99,13 +99,13 @@ class Milestones:
         wanted, stage = self._ws.config.detect.points, place.stage
         points = {}
         if f"epoch_{place.epoch}" in wanted:
-            points[f"epoch_{place.epoch}"] = stage.rows
+            points[f"epoch_{place.epoch}"] = own_rows(self._ws.data, stage)
         name = f"stage_{stage.index}"
         if place.ends_stage and ("stage" in wanted or name in wanted):
             points[name] = np.arange(len(self._ws.data.examples))
         if "converged" in wanted and stage_converged(self._ws, stage, self._losses) == place.epoch:
-            points["converged"] = stage.rows
-        return points
+            points["converged"] = own_rows(self._ws.data, stage)
+        return {point: rows for point, rows in points.items() if len(rows)}
 
     def _ask(self, place: Place, params: Any, points: dict[str, np.ndarray]) -> None:
         ws = self._ws
@@ -119,6 +119,19 @@ class Milestones:
             put_inference(
                 ws.workdir, point, answers.filter(pl.col("example_id").is_in(ids)), place.step
             )
+
+
+def own_rows(data: StudyData, stage: Stage) -> np.ndarray:
+    """Rows whose own stage this is: the first that trains on them. int32.
+
+    So that a row of several stages stands once at ``epoch_K`` and at ``converged``.
+
+    Args:
+      data: the study.
+      stage: one of its stages.
+    """
+    earlier = [one.rows for one in data.stages[: stage.index - 1]]
+    return stage.rows[~np.isin(stage.rows, np.concatenate(earlier or [stage.rows[:0]]))]
 
 
 def stage_converged(
