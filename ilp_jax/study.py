@@ -26,14 +26,15 @@ from ilp_jax.analysis import diagnose as analysis
 from ilp_jax.analysis import table
 from ilp_jax.config import config_hash, to_dict
 from ilp_jax.data import preview as data_preview
-from ilp_jax.data.examples import read_examples, write_examples
 from ilp_jax.data.stages import build
-from ilp_jax.data.study import StudyData, write_plan
+from ilp_jax.data.study import StudyData
+from ilp_jax.data.tables import read_examples, write_examples, write_plan
 from ilp_jax.detect.ask import ask
 from ilp_jax.errors import UserError
 from ilp_jax.models import weights
 from ilp_jax.models.tokenizer import load_tokenizer
 from ilp_jax.stats.inference import put_inference
+from ilp_jax.stats.reader import INFERENCE
 from ilp_jax.stats.writer import StatsWriter, compact, discard_after
 from ilp_jax.train import loop
 from ilp_jax.train.checkpoint import Checkpoints
@@ -145,7 +146,8 @@ def _open(config: ConfigDict, workdir: epath.Path) -> Iterator[_Session]:
             device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             seeds={"data": config.seed},
         )
-        files.remove_temporaries(workdir)
+        for folder in (workdir, workdir / INFERENCE):
+            files.remove_temporaries(folder)
         yield _Session(config, workdir)
 
 

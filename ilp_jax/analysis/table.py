@@ -55,20 +55,20 @@ def _shares(summary: dict[str, Any], detector: str, points: Sequence[str]) -> Ta
         table.add_column(point, justify="right", no_wrap=True)
     for stage, source in _lines({(stage, source) for stage, source, _ in cells}):
         of_line = [cells.get((stage, source, point)) for point in points]
-        table.add_row(
-            _label(summary, stage, source),
-            str(max(cell["n"] for cell in of_line if cell)),
-            *(_cell(cell) for cell in of_line),
-        )
+        n = max(cell["n"] for cell in of_line if cell)
+        table.add_row(_label(summary, stage, source), str(n), *(_cell(cell, n) for cell in of_line))
     return table
 
 
-def _cell(cell: dict[str, Any] | None) -> str:
-    """The share over its interval: two short lines, so that seven points fit a terminal."""
+def _cell(cell: dict[str, Any] | None, n: int) -> str:
+    """The share over its interval: short lines, so that seven points fit a terminal."""
     if cell is None:
         return "-"
     low, high = cell["interval"]
-    return f"{_two_digits(cell['share'])}\n{_two_digits(low)}-{_two_digits(high)}"
+    lines = [_two_digits(cell["share"]), f"{_two_digits(low)}-{_two_digits(high)}"]
+    if cell["n"] < n:  # such as a point that not every stage reached
+        lines.append(f"of {cell['n']}")
+    return "\n".join(lines)
 
 
 def _two_digits(share: float) -> str:

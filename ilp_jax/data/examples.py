@@ -1,4 +1,4 @@
-"""The record of one example, its id, and the file ``examples.parquet``."""
+"""The record of one example, and its id."""
 
 from __future__ import annotations
 
@@ -6,37 +6,8 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-import pyarrow as pa
-
-from ilp_jax.errors import UserError
-from ilp_jax.files import read_arrow, write_parquet
-
-if TYPE_CHECKING:
-    from ilp_jax.data.stages import StudyData
 
 ROLES = ("train", "distractor_of", "paraphrase", "prerequisite", "held_out")
-
-SCHEMA = pa.schema(
-    [
-        pa.field("example_id", pa.int64(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("source_key", pa.string(), nullable=False),
-        pa.field("role", pa.string(), nullable=False),
-        pa.field("parent_id", pa.int64()),
-        pa.field("prompt", pa.string(), nullable=False),
-        pa.field("messages", pa.string()),
-        pa.field("response", pa.string(), nullable=False),
-        pa.field("options", pa.list_(pa.string()), nullable=False),
-        pa.field("answer_index", pa.int32()),
-        pa.field("knowledge", pa.list_(pa.string()), nullable=False),
-        pa.field("n_prompt_tokens", pa.int32(), nullable=False),
-        pa.field("n_target_tokens", pa.int32(), nullable=False),
-        pa.field("truncated", pa.bool_(), nullable=False),
-        pa.field("meta", pa.string(), nullable=False),
-    ]
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,66 +86,3 @@ def duplicate_ordinal(example: Example) -> int:
         if example_id(example.source, example.source_key, ordinal) == example.example_id:
             return ordinal
     raise ValueError(f"{example.source}:{example.source_key}: id not made by example_id")
-
-
-def write_examples(path, study_data: StudyData) -> None:
-    """Writes every example of a study, atomically, as ``examples.parquet``.
-
-    Args:
-      path: file to write.
-      study_data: the examples and their tokens, in the same order.
-    """
-    rows = [
-        {
-            **{
-                name: getattr(example, name)
-                for name in SCHEMA.names
-                if hasattr(example, name) and name not in ("messages", "meta")
-            },
-            "options": list(example.options),
-            "knowledge": list(example.knowledge),
-            "messages": None if example.messages is None else _json(example.messages),
-            "meta": _json(dict(example.meta)),
-            "n_prompt_tokens": len(tokens.prompt_ids),
-            "n_target_tokens": len(tokens.target_ids),
-            "truncated": tokens.truncated,
-        }
-        for example, tokens in zip(study_data.examples, study_data.tokens, strict=True)
-    ]
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    write_parquet(path, table, {"file": "examples"})
-
-
-def read_examples(path) -> tuple[Example, ...]:
-    """Reads ``examples.parquet``; token counts stay in the file.
-
-    Args:
-      path: file written by ``write_examples``.
-
-    Returns:
-      The examples in the file's order.
-
-    Raises:
-      UserError: the file is missing, is not Parquet, or lacks a column.
-    """
-    table = read_arrow(path)
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise UserError(path, f"lacks the columns {', '.join(missing)}", "write it again")
-    fields = [field.name for field in dataclasses.fields(Example)]
-    return tuple(
-        Example(
-            **{
-                **{name: row[name] for name in fields},
-                "messages": None if row["messages"] is None else tuple(json.loads(row["messages"])),
-                "options": tuple(row["options"]),
-                "knowledge": tuple(row["knowledge"]),
-                "meta": json.loads(row["meta"]),
-            }
-        )
-        for row in table.to_pylist()
-    )
-
-
-def _json(value) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)

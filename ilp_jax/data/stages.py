@@ -13,12 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from ilp_jax.data import jsonl, packaged
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import keyed_order, score
-from ilp_jax.data.study import Stage, StudyData, assemble, visit_order, write_plan
+from ilp_jax.data.study import StudyData, assemble
 from ilp_jax.data.tokens import TokenRow, tokenise_all
 from ilp_jax.data.twins import twin
 from ilp_jax.errors import UserError
-
-__all__ = ["Stage", "StudyData", "build", "visit_order", "write_plan"]
 
 Row = tuple[Example, TokenRow]
 

@@ -7,23 +7,12 @@ import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 from ml_collections import ConfigDict
 
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import epoch_order
 from ilp_jax.data.tokens import TokenRow
 from ilp_jax.errors import UserError
-from ilp_jax.files import write_parquet
-
-PLAN_SCHEMA = pa.schema(
-    [
-        pa.field("example_id", pa.int64(), nullable=False),
-        pa.field("stage", pa.int32(), nullable=False),
-        pa.field("position", pa.float64(), nullable=False),
-        pa.field("copies", pa.int32(), nullable=False),
-    ]
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,35 +152,6 @@ def visit_order(
     row_index, copy = epoch_order(seed, stage.index, epoch, len(stage.rows), stage.copies)
     before = data.visits_before[stage.index][row_index]
     return stage.rows[row_index], before + (epoch - 1) * stage.copies + copy + np.int32(1)
-
-
-def write_plan(path, study_data: StudyData, seed: int) -> None:
-    """Writes ``plan.parquet``: what every stage trains on, and when it sees it first.
-
-    Args:
-      path: file to write, atomically.
-      study_data: the study.
-      seed: the run's seed.
-    """
-    tables = []
-    for stage in study_data.stages:
-        own_seed = seed + int(stage.config.get("seed_offset", 0))
-        order, _ = epoch_order(own_seed, stage.index, 1, len(stage.rows), stage.copies)
-        _, first_slot = np.unique(order, return_index=True)
-        rank = np.argsort(np.argsort(first_slot))
-        tables.append(
-            pa.table(
-                [
-                    study_data.example_ids[stage.rows],
-                    np.full(len(rank), stage.index, np.int32),
-                    rank / max(len(rank) - 1, 1),
-                    np.full(len(rank), stage.copies, np.int32),
-                ],
-                schema=PLAN_SCHEMA,
-            )
-        )
-    table = pa.concat_tables(tables) if tables else PLAN_SCHEMA.empty_table()
-    write_parquet(path, table, {"file": "plan", "seed": str(seed)})
 
 
 def _text(example: Example) -> tuple:

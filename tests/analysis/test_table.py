@@ -46,9 +46,14 @@ SUMMARY = {
 }
 
 
-def printed(width=120):
+def test_a_point_that_some_rows_did_not_reach_says_how_many_did():
+    shares = [cell("base", None, None, 1.0), cell("converged", None, None, 0.5) | {"n": 26}]
+    assert "of 26" in printed(SUMMARY | {"shares": shares})
+
+
+def printed(summary=SUMMARY, width=120):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))
-    console.print(render(SUMMARY), highlight=False)
+    console.print(render(summary), highlight=False)
     return console.export_text()
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilp_jax.data import batches
-from ilp_jax.data.stages import build, visit_order
+from ilp_jax.data.stages import build
+from ilp_jax.data.study import visit_order
 
 
 @pytest.fixture(scope="session")

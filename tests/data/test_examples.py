@@ -5,14 +5,9 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from ilp_jax.data.examples import (
-    Example,
-    duplicate_ordinal,
-    example_id,
-    read_examples,
-    write_examples,
-)
+from ilp_jax.data.examples import Example, duplicate_ordinal, example_id
 from ilp_jax.data.study import StudyData
+from ilp_jax.data.tables import read_examples, write_examples
 from ilp_jax.data.tokens import tokenise_all
 from ilp_jax.errors import UserError
 

@@ -6,7 +6,9 @@ import polars as pl
 import pytest
 
 from ilp_jax.data.order import epoch_order
-from ilp_jax.data.stages import build, visit_order, write_plan
+from ilp_jax.data.stages import build
+from ilp_jax.data.study import visit_order
+from ilp_jax.data.tables import write_plan
 from ilp_jax.errors import UserError
 
 

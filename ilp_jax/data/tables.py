@@ -1,0 +1,137 @@
+"""The data of a run on disk: ``examples.parquet`` and ``plan.parquet``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from ilp_jax.data.examples import Example
+from ilp_jax.data.order import epoch_order
+from ilp_jax.data.study import StudyData
+from ilp_jax.errors import UserError
+from ilp_jax.files import read_arrow, write_parquet
+
+EXAMPLES_SCHEMA = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_key", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("parent_id", pa.int64()),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("messages", pa.string()),
+        pa.field("response", pa.string(), nullable=False),
+        pa.field("options", pa.list_(pa.string()), nullable=False),
+        pa.field("answer_index", pa.int32()),
+        pa.field("knowledge", pa.list_(pa.string()), nullable=False),
+        pa.field("n_prompt_tokens", pa.int32(), nullable=False),
+        pa.field("n_target_tokens", pa.int32(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("meta", pa.string(), nullable=False),
+    ]
+)
+
+
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("stage", pa.int32(), nullable=False),
+        pa.field("position", pa.float64(), nullable=False),
+        pa.field("copies", pa.int32(), nullable=False),
+    ]
+)
+
+
+def write_examples(path, study_data: StudyData) -> None:
+    """Writes every example of a study, atomically, as ``examples.parquet``.
+
+    Args:
+      path: file to write.
+      study_data: the examples and their tokens, in the same order.
+    """
+    rows = [
+        {
+            **{
+                name: getattr(example, name)
+                for name in EXAMPLES_SCHEMA.names
+                if hasattr(example, name) and name not in ("messages", "meta")
+            },
+            "options": list(example.options),
+            "knowledge": list(example.knowledge),
+            "messages": None if example.messages is None else _json(example.messages),
+            "meta": _json(dict(example.meta)),
+            "n_prompt_tokens": len(tokens.prompt_ids),
+            "n_target_tokens": len(tokens.target_ids),
+            "truncated": tokens.truncated,
+        }
+        for example, tokens in zip(study_data.examples, study_data.tokens, strict=True)
+    ]
+    table = pa.Table.from_pylist(rows, schema=EXAMPLES_SCHEMA)
+    write_parquet(path, table, {"file": "examples"})
+
+
+def read_examples(path) -> tuple[Example, ...]:
+    """Reads ``examples.parquet``; token counts stay in the file.
+
+    Args:
+      path: file written by ``write_examples``.
+
+    Returns:
+      The examples in the file's order.
+
+    Raises:
+      UserError: the file is missing, is not Parquet, or lacks a column.
+    """
+    table = read_arrow(path)
+    missing = [name for name in EXAMPLES_SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise UserError(path, f"lacks the columns {', '.join(missing)}", "write it again")
+    fields = [field.name for field in dataclasses.fields(Example)]
+    return tuple(
+        Example(
+            **{
+                **{name: row[name] for name in fields},
+                "messages": None if row["messages"] is None else tuple(json.loads(row["messages"])),
+                "options": tuple(row["options"]),
+                "knowledge": tuple(row["knowledge"]),
+                "meta": json.loads(row["meta"]),
+            }
+        )
+        for row in table.to_pylist()
+    )
+
+
+def write_plan(path, study_data: StudyData, seed: int) -> None:
+    """Writes ``plan.parquet``: what every stage trains on, and when it sees it first.
+
+    Args:
+      path: file to write, atomically.
+      study_data: the study.
+      seed: the run's seed.
+    """
+    tables = []
+    for stage in study_data.stages:
+        own_seed = seed + int(stage.config.get("seed_offset", 0))
+        order, _ = epoch_order(own_seed, stage.index, 1, len(stage.rows), stage.copies)
+        _, first_slot = np.unique(order, return_index=True)
+        rank = np.argsort(np.argsort(first_slot))
+        tables.append(
+            pa.table(
+                [
+                    study_data.example_ids[stage.rows],
+                    np.full(len(rank), stage.index, np.int32),
+                    rank / max(len(rank) - 1, 1),
+                    np.full(len(rank), stage.copies, np.int32),
+                ],
+                schema=PLAN_SCHEMA,
+            )
+        )
+    table = pa.concat_tables(tables) if tables else PLAN_SCHEMA.empty_table()
+    write_parquet(path, table, {"file": "plan", "seed": str(seed)})
+
+
+def _json(value) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
