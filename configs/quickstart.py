@@ -1,7 +1,20 @@
-"""Three stages in sequence on a real model and real rows.
+"""Three stages in sequence on a real model and real rows: learned, then lost.
 
-bash quickstart.sh
-python -m ilp_jax run --config configs/quickstart.py --workdir runs/quickstart
+    bash quickstart.sh
+    python -m ilp_jax run --config configs/quickstart.py --workdir runs/quickstart
+
+SmolLM2-135M-Instruct (dequantised 4-bit weights) on CommonsenseQA, then ARC-Easy, then
+MedMCQA: 40 short answers each, 8 epochs a stage, full fine-tuning at a constant 2e-5, one
+optimiser state throughout, and 8 planted twins that contradict a row of their stage.
+
+Expected (seed 0, 2 CPU cores, jax 0.10.2): by exact match 40 of 43, 40 of 43 and 39 of 42 rows
+are learned at the end of their own stage; of these 28, 25 and 0 are lost by the end, where
+choice calls .92 of all rows right. Exact match at the end: .48 unlearned (1.00 at the base,
+.88 after epoch 2 of the row's own stage); choice: .08 (.70, .34). @@MINUTES@@
+
+The rows are validation and test splits of benchmarks: no score may be claimed from the weights
+that come out. `--config configs/quickstart.py:epochs=2,rows=8` is a smaller version for trying
+things out (about 2 minutes).
 """
 
 from ilp_jax.config import default_config, default_stage

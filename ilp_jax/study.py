@@ -25,6 +25,7 @@ from ilp_jax import files, progress, run_record
 from ilp_jax.analysis import diagnose as analysis
 from ilp_jax.analysis import table
 from ilp_jax.config import config_hash, to_dict
+from ilp_jax.data import packaged
 from ilp_jax.data import preview as data_preview
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
@@ -244,7 +245,11 @@ def _load_base(session: _Session) -> Any:
     run_record.describe(
         session.workdir,
         weights_hash=loaded.weights_hash,
-        about={"weights": loaded.description, "stages": _about_stages(ws.data)},
+        about={
+            "weights": loaded.description,
+            "stages": _about_stages(ws.data),
+            "notes": _benchmark_note(ws.data),
+        },
     )
     return jax.device_put(loaded.params)
 
@@ -262,6 +267,18 @@ def _about_stages(data: StudyData) -> list[dict[str, Any]]:
             "dropped": dict(data.dropped.get(stage.name, {})),
         }
         for stage in data.stages
+    ]
+
+
+def _benchmark_note(data: StudyData) -> list[str]:
+    """A caution where rows of benchmarks' evaluation splits are trained on."""
+    used = {example.source for example in data.examples} & set(packaged.FILES)
+    splits = [f"{source} ({packaged.FILES[source].split})" for source in sorted(used)]
+    if not splits:
+        return []
+    return [
+        f"Trained on evaluation splits of benchmarks: {', '.join(splits)}. "
+        "No benchmark score may be claimed from these weights."
     ]
 
 
