@@ -51,12 +51,17 @@ COMMANDS = {
         "show the first examples as tokens, with the trained tokens marked",
         "Also counts truncated examples and those without target tokens. Needs no WORKDIR.",
     ),
+    "export": (
+        "the tuned weights as a Hugging Face folder",
+        "Reads WORKDIR/checkpoints, writes config.json, safetensors (float32) and the "
+        "tokenizer into --out; transformers loads it with the same logits.",
+    ),
     "check-norms": (
         "exact gradient norms against vmap on the configured model, shrunk",
         "Prints each norm's largest relative error; needs no WORKDIR.",
     ),
 }
-_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose")
+_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose", "export")
 _HOW_CONFIG_WORKS = """\
 configuration:
   --config FILE.py                the study; its get_config() returns the fields
@@ -140,6 +145,8 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
 
     if command == "data preview":
         return study.preview(config, options.rows)
+    if command == "export":
+        return study.export(config, options.workdir, options.out)
     return getattr(study, command)(config, options.workdir)
 
 
@@ -178,6 +185,7 @@ def _parser(command: str) -> _Parser:
         prog=f"ilp {command}",
         usage=f"ilp {command} --config FILE[:name=value,...] "
         + ("--workdir DIR " if command in _NEEDS_WORKDIR else "")
+        + ("--out DIR " if command == "export" else "")
         + ("[--rows N] " if command == "data preview" else "")
         + "[--config.field=value ...]",
         description=textwrap.fill(f"{line[0].upper()}{line[1:]}. {more}", 88),
@@ -187,6 +195,8 @@ def _parser(command: str) -> _Parser:
     )
     parser.add_argument("--config", metavar="FILE", help="the study's Python file")
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run, local or gs://")
+    if command == "export":
+        parser.add_argument("--out", metavar="DIR", required=True, help="a new folder")
     if command == "data preview":
         parser.add_argument(
             "--rows", "-n", type=_count, default=3, metavar="N", help="examples a stage (default 3)"

@@ -33,6 +33,7 @@ from ilp_jax.data.tables import read_examples, write_examples, write_plan
 from ilp_jax.detect.ask import ask
 from ilp_jax.errors import UserError
 from ilp_jax.models import weights
+from ilp_jax.models.export import export as export_folder
 from ilp_jax.models.tokenizer import load_tokenizer
 from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.reader import INFERENCE
@@ -80,6 +81,29 @@ def detect(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
 def diagnose(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
     """Verdicts and figures from the files of the phases before. See ``run``."""
     return _run_phases(config, workdir, ("diagnose",))
+
+
+def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> str:
+    """Writes the tuned weights as a Hugging Face folder; needs ``train``.
+
+    Args:
+      config: a resolved config.
+      workdir: the run's folder.
+      out: a new folder.
+
+    Returns:
+      A line that says what was written.
+
+    Raises:
+      UserError: training is not finished, the folder is in use, or no family of Hugging
+        Face's has this model's variant.
+    """
+    with _open(config, epath.Path(workdir)) as session:
+        _require_before(session.workdir, "detect")
+        ws = session.workspace
+        params = jax.device_get(_restore_final(ws))
+        written = export_folder(ws.decoder.config, params, ws.tokenizer, out)
+    return f"{out}: config.json, tokenizer and {len(written)} weights file(s), float32"
 
 
 def preview(config: ConfigDict, n: int) -> RenderableType:
