@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
 from ilp_jax.detect.score import score_step
+from ilp_jax.errors import UserError
 from ilp_jax.models import weights
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.tokenizer import load_tokenizer
@@ -80,15 +81,33 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
     tokenizer = load_tokenizer(config.model.path)
     decoder = Decoder(model, config.train.norm_method, config.train.gram_cost_ratio)
     optimizer = make_optimizer(config.train)
+    data = build(config, tokenizer)
+    _check_vocabulary(config.model.path, data, model.vocab_size)
     return Workspace(
         config=config,
         workdir=epath.Path(workdir),
-        data=build(config, tokenizer),
+        data=data,
         tokenizer=tokenizer,
         decoder=decoder,
         optimizer=optimizer,
         programs=make_programs(decoder, optimizer, config.train.loss_normalization),
     )
+
+
+def _check_vocabulary(path: str, data: StudyData, vocab_size: int) -> None:
+    """JAX takes an embedding's last row for any token past it, and says nothing."""
+    largest = max(
+        int(ids.max())
+        for row in data.tokens
+        for ids in (row.prompt_ids, row.target_ids, *row.option_ids)
+        if len(ids)
+    )
+    if largest >= vocab_size:
+        raise UserError(
+            path,
+            f"the tokenizer gives token {largest}, and the model has {vocab_size}, from 0",
+            "use the tokenizer that belongs to the weights",
+        )
 
 
 def make_programs(

@@ -1,11 +1,14 @@
-"""Shared by every test: JAX's strictness, Hypothesis profiles, markers, a subprocess helper."""
+"""Shared by every test: JAX's strictness, Hypothesis profiles, markers, a tiny study to run."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 
 hypothesis.settings.register_profile("dev", deadline=None)
@@ -43,6 +46,233 @@ def run_on_devices():
         return done.stdout
 
     return run
+
+
+WORDS = ("what", "is", "the", "of", "?", "red", "blue", "green", "old", "new", "big", "small")
+NAMES = tuple(f"name{i}" for i in range(24))
+ANSWERS = tuple(f"answer{i}" for i in range(16))
+TINY = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+}
+
+
+def write_tiny_model(folder, seed=0, **fields):
+    """A Hugging Face folder of random weights and a word-level tokenizer, made without torch."""
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from ilp_jax.models import hf, names
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config_json = {**TINY, **fields}
+    (folder / "config.json").write_text(json.dumps(config_json))
+    rng = np.random.default_rng(seed)
+    shapes = names.tensor_shapes(hf.model_config(config_json, folder))
+    tensors = {}
+    for name, shape in shapes.items():
+        values = rng.normal(0, 0.1, shape).astype(np.float32)
+        tensors[name] = 1 + values if len(shape) == 1 else values
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    vocab = {word: i for i, word in enumerate(("<unk>", "<end>", *WORDS, *NAMES, *ANSWERS))}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>"
+    )
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+def tiny_rows():
+    """Questions of two stages, 12 each; one stands in both, two have no options."""
+    rows = []
+    for i in range(24):
+        answers = [ANSWERS[(i * k) % 16] for k in (1, 3, 5)]
+        rows.append(
+            {
+                "id": f"q{i}",
+                "stage": 1 if i < 12 else 2,
+                "prompt": f"what is the {WORDS[5 + i % 5]} {'big ' * (i % 3)}{NAMES[i]} ?",
+                "response": " ".join(answers[: 1 + i % 2] + ["old"] * (i % 4 == 3)),
+                "options": [f"{answers[0]} small", ANSWERS[(i + 7) % 16] + " new of"],
+            }
+        )
+        rows[-1]["options"].insert(i % 3, rows[-1]["response"])
+    del rows[4]["options"], rows[5]["options"]
+    rows[7]["knowledge"] = ["name7 is new"]
+    # The row that both stages train.
+    rows[20:20] = [{**rows[3], "stage": 2}]
+    del rows[13]
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """``tiny_model(folder, seed=0, **config_fields)``: writes a tiny LLaMA folder."""
+    return write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A folder with ``model/`` and ``rows.jsonl``; do not change it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_model(folder / "model")
+    text = "".join(json.dumps(row) + "\n" for row in tiny_rows())
+    (folder / "rows.jsonl").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_arguments(tiny):
+    """``tiny_arguments(workdir, *more)``: words after the command's name, for the tiny study.
+
+    Two stages of 10 trained rows (one row in both) and 2 held out each, and 6 epochs of 3
+    updates a stage; checkpoints are due at 5, 10, 15, 18, 20, 25, 30, 35 and 36.
+    """
+    own = Path(__file__).parent.parent / "configs" / "own.py"
+    arguments = "epochs=6,learning_rate=0.01,batch_size=4,held_out=2"
+
+    def words(workdir, *more, model=tiny / "model", data=tiny / "rows.jsonl"):
+        return [
+            "--config",
+            f"{own}:model={model},data={data},{arguments}",
+            "--workdir",
+            str(workdir),
+            "--config.checkpoint.every_steps=5",
+            "--config.convergence.relative_fall=0.2",
+            *more,
+        ]
+
+    return words
+
+
+# Kills its own process at the n-th call of a function whose arguments contain a text.
+FATAL = """
+import importlib, os, signal, sys
+target, n, text, *words = sys.argv[1:]
+module, _, path = target.partition(":")
+*owners, name = path.split(".")
+owner = importlib.import_module(module)
+for one in owners:
+    owner = getattr(owner, one)
+real, calls = getattr(owner, name), 0
+
+def fatal(*args, **kwargs):
+    global calls
+    calls += text in repr((args, kwargs))
+    if calls == int(n):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args, **kwargs)
+
+setattr(owner, name, fatal)
+from ilp_jax.cli import main
+
+sys.exit(main(words))
+"""
+
+
+@pytest.fixture(scope="session")
+def ilp(tmp_path_factory):
+    """``ilp(command, *words)`` runs the real command; gives the finished process.
+
+    With ``killed_at=(function, n, text)`` it gets SIGKILL at the n-th call of that function
+    ("module:name") with the text in its arguments' repr. ``start=True`` gives the Popen.
+    """
+    cache = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+    def run(*words, killed_at=None, start=False, **kwargs):
+        front = ["-m", "ilp_jax"] if killed_at is None else ["-c", FATAL, *map(str, killed_at)]
+        command = [sys.executable, *front, *map(str, words)]
+        kwargs = {"text": True, "env": {**os.environ, **cache}, **kwargs}
+        if start:
+            return subprocess.Popen(command, **kwargs)
+        return subprocess.run(command, capture_output=True, **kwargs)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, tiny_arguments, ilp):
+    """The folder of the tiny study, run by the real command without interruption."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    done = ilp("run", *tiny_arguments(workdir))
+    assert done.returncode == 0, done.stderr
+    (workdir.parent / "stdout").write_text(done.stdout)
+    (workdir.parent / "stderr").write_text(done.stderr)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def same_run():
+    """``same_run(a, b)``: the tables and figures of two runs, bit for bit, clocks aside."""
+    from ilp_jax import files
+    from ilp_jax.stats import reader
+    from ilp_jax.stats.schema import KEY
+    from ilp_jax.train.metrics import read_metrics
+
+    def bits(rows):
+        out = {}
+        for name, column in rows.to_dict().items():
+            if column.dtype.is_nested():
+                out[f"{name}.lengths"] = column.list.len().to_list()
+                column = column.explode()
+            out[f"{name}.null"] = column.is_null().to_list()
+            values = column.drop_nulls()
+            floats = column.dtype.is_float()
+            out[name] = values.to_numpy().tobytes() if floats else values.to_list()
+        return out
+
+    def same_figures(one, other):
+        """Equal, but for the last bits of means: Polars adds in the order of its threads."""
+        if isinstance(one, dict):
+            return one.keys() == other.keys() and all(same_figures(one[k], other[k]) for k in one)
+        if isinstance(one, list):
+            return len(one) == len(other) and all(map(same_figures, one, other))
+        return one == (pytest.approx(other, rel=1e-12) if isinstance(one, float) else other)
+
+    def check(a, b):
+        pairs = {"stats": [reader.read_stats(run).sort(KEY) for run in (a, b)]}
+        points = [sorted(p.name for p in (run / "inference").iterdir()) for run in (a, b)]
+        assert points[0] == points[1]
+        for name in [
+            "examples.parquet",
+            "plan.parquet",
+            "diagnosis.parquet",
+            *(f"inference/{point}" for point in points[0]),
+        ]:
+            pairs[name] = [files.read_parquet(run / name) for run in (a, b)]
+        for name, (one, other) in pairs.items():
+            assert one.schema == other.schema, name
+            one, other = bits(one), bits(other)
+            differ = [column for column in one if one[column] != other[column]]
+            assert not differ, (name, differ)
+        logs = [[{**line, "time": 0} for line in read_metrics(run)] for run in (a, b)]
+        assert logs[0] == logs[1]
+        assert same_figures(*(files.read_json(run / "summary.json") for run in (a, b)))
+        for kind in ("state", "best"):
+            names = [
+                sorted(p.name for p in (run / "checkpoints" / kind).iterdir()) for run in (a, b)
+            ]
+            assert names[0] == names[1]
+        assert not [p for p in b.rglob("*") if "tmp" in p.name]
+
+    return check
 
 
 def pytest_runtest_setup(item):

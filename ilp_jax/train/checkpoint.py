@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ PyTree = Any
 _STATE = "state"
 _META = "meta"
 _ASIDE = "unreadable"
+_NOTES_BYTES = 1 << 20  # What a checkpoint takes beside its arrays.
 _FULL_TEXTS = ("no space left", "disk quota exceeded")
 
 
@@ -79,6 +81,7 @@ class Checkpoints:
         with _failures(self.folder, self._n_bytes):
             if step in self._manager.all_steps():
                 return
+            _require_space(self.folder, self._n_bytes)
             self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
 
     def latest_step(self) -> int | None:
@@ -196,6 +199,7 @@ class BestCheckpoint:
         meta = {"step": int(step), "held_out_loss": float(held_out_loss)}
         self._n_bytes = _size(params)
         with _failures(self.folder, self._n_bytes):
+            _require_space(self.folder, self._n_bytes)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -281,6 +285,9 @@ def _manager(folder: epath.Path, keep: int) -> ocp.CheckpointManager:
             else None
         ),
     )
+    logger = logging.getLogger("absl")
+    if not any(isinstance(one, _NotOrbaxErrors) for one in logger.filters):
+        logger.addFilter(_NotOrbaxErrors())
     with _failures(folder):
         return ocp.CheckpointManager(
             # Orbax wants an absolute path.
@@ -306,6 +313,22 @@ def _read(manager: ocp.CheckpointManager, step: int, target: PyTree) -> PyTree:
 
 def _size(tree: PyTree) -> int:
     return sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(tree))
+
+
+def _require_space(folder: epath.Path, n_bytes: int) -> None:
+    """Fails before a save that cannot fit: in its midst, the threads all print tracebacks."""
+    if not files.is_local(folder) or jax.process_count() > 1:
+        return
+    needed = n_bytes + n_bytes // 20 + _NOTES_BYTES
+    if shutil.disk_usage(folder).free < needed:
+        raise files.disk_full(folder, needed)
+
+
+class _NotOrbaxErrors(logging.Filter):
+    """Keeps back errors that Orbax logs, with their tracebacks, before it raises them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def _step_folder(folder: epath.Path, step: int) -> epath.Path:

@@ -7,7 +7,6 @@ stand here, so resumed and uninterrupted runs agree in all columns but those.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -85,9 +84,7 @@ class MetricsLog:
             if time.monotonic() - self._uploaded > _UPLOAD_SECONDS:
                 self._upload()
         if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, Real) and math.isfinite(value):
-                    self._board.add_scalar(f"{event}/{name}", float(value), step)
+            self._draw(step, event, values)
 
     def close(self) -> None:
         """Ends the log; harmless when called again.
@@ -99,9 +96,7 @@ class MetricsLog:
             return
         self._enabled = False
         if self._board is not None:
-            # The curves are a mirror: a full disk shows in the file itself.
-            with contextlib.suppress(OSError):
-                self._board.close()
+            self._board.close()
         if self._file is None:
             self._upload()
             return
@@ -119,6 +114,15 @@ class MetricsLog:
         except Exception:
             if error is None:
                 raise
+
+    def _draw(self, step: int, event: str, values: dict[str, Any]) -> None:
+        try:
+            for name, value in values.items():
+                if isinstance(value, Real) and math.isfinite(value):
+                    self._board.add(f"{event}/{name}", float(value), step)
+        except OSError:  # The curves are a mirror: a full disk shows in the log itself.
+            self._board.close()
+            self._board = None
 
     def _upload(self) -> None:
         if not self._text:
@@ -163,12 +167,12 @@ def _keep_until(path: epath.Path, step: int | None) -> None:
 
 
 def _board(folder: epath.Path, resume_step: int | None) -> Any:
-    from tensorboardX import SummaryWriter  # slow to import
+    from ilp_jax.train.board import Board  # slow to import
 
     # TensorBoard itself hides what earlier event files say of later steps.
     purge = None if not resume_step else resume_step + 1
     try:
-        return SummaryWriter(str(folder), purge_step=purge)
-    except ImportError as error:  # a bucket, and its client is not installed
+        return Board(folder, purge)
+    except (ImportError, OSError) as error:  # a bucket's client is not installed; a full disk
         log.warning("no TensorBoard files: %s", error)
         return None
