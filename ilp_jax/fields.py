@@ -31,6 +31,9 @@ def default_config() -> ConfigDict:
     config.template = "auto"
     # Text between prompt and response in the plain layout.
     config.separator = " "
+    # Which replies of a conversation ('messages' with several) are trained: 'all', each with
+    # its end token, or the 'last'. An example is learned when all that is trained is.
+    config.trained_turns = "all"
     # Tokens that a row may have, prompt and response and end token together.
     config.max_length = 2048
     # An example longer than max_length loses its response's tail. True: it is then left out
@@ -52,6 +55,14 @@ def default_config() -> ConfigDict:
     # 'none', or 'full': recompute each layer's activations in the backward pass (less
     # memory, about a third more time; Chen et al. 2016, arXiv:1604.06174).
     model.remat = "none"
+
+    # Low-rank adapters (arXiv:2106.09685): rank 0 = none, all parameters are trained.
+    config.lora = lora = ConfigDict(sort_keys=False)
+    lora.rank = 0
+    # Projections that get one: any of q, k, v, o, gate, up, down.
+    lora.targets = ("q", "k", "v", "o", "gate", "up", "down")
+    # Factor of an adapter's output (alpha / rank elsewhere).
+    lora.scale = 2.0
 
     config.train = train = ConfigDict(sort_keys=False)
     # Examples in one optimiser step, over all devices.
@@ -122,6 +133,14 @@ def default_config() -> ConfigDict:
     # Points in training at which to detect: 'base', 'epoch_K' (of the example's own
     # stage), 'stage' (the end of each) or 'stage_K', 'converged', 'final'.
     detect.points = ("base", "epoch_2", "stage", "converged", "final")
+    # Those of the points at which n_samples answers an example are really drawn, and greedy
+    # ones generated; elsewhere the exact law of pass@N needs no drawing.
+    detect.sampled_points = ()
+    # Tokens at which a generated answer is cut; the target's length where that is longer.
+    detect.max_new_tokens = 32
+    # A drawn answer counts as correct when its text equals the response but for case,
+    # punctuation, articles and white space; False: when its tokens equal the target's.
+    detect.normalise = False
     # Examples in one detection batch.
     detect.batch_size = 8
     # Row lengths in tokens that prompt and all options together are padded to; () = a
@@ -140,10 +159,32 @@ def default_stage() -> ConfigDict:
       A locked ConfigDict.
     """
     stage = ConfigDict(sort_keys=False)
-    # Where rows come from: 'jsonl' or the name of an installed data set.
+    # Where rows come from: 'jsonl', 'tfds', or the name of an installed data set.
     stage.source = "jsonl"
     # The file of a 'jsonl' source.
     stage.path = ""
+    # A 'tfds' source: a TensorFlow Datasets data set that is prepared on this machine, as
+    # NAME, NAME:VERSION, NAME/CONFIG or NAME/CONFIG:VERSION.
+    stage.tfds_name = ""
+    # Its split, or a slice of one, such as 'train[:1000]'.
+    stage.tfds_split = "train"
+    # Folder that it is prepared in; '' = the library's own default.
+    stage.data_dir = ""
+    # Its field with the prompt (fields within fields: 'a.b'), or else a text with fields in
+    # braces, such as 'Question: {question}\nAnswer:'.
+    stage.prompt_field = ""
+    stage.prompt_template = ""
+    # Its field with the response; of a list, the first is the response. A class label gives
+    # its name.
+    stage.response_field = ""
+    # Its field with the list of options, or several fields with one option each, separated by
+    # commas; a class label gives all its names; '' = no options.
+    stage.options_field = ""
+    # Its field with the response's place in the options, from 0, in place of response_field.
+    stage.answer_index_field = ""
+    # Its fields with passages that hold the answer, and with a key of its own; '' = none.
+    stage.knowledge_field = ""
+    stage.id_field = ""
     # Training rows taken, the first of a permutation by seed and stage name; 0 = all that
     # pass the limits below and are not held out.
     stage.n_rows = 0
@@ -176,16 +217,20 @@ def default_stage() -> ConfigDict:
     return stage.lock()
 
 
+_POINTS = ("base", r"epoch_[1-9]\d*", "stage", r"stage_[1-9]\d*", "converged", "final")
 _ALLOWED = {
     "template": ("auto", "plain", "chat"),
+    "trained_turns": ("all", "last"),
     "model.compute_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "full"),
+    "lora.targets": ("q", "k", "v", "o", "gate", "up", "down"),
     "train.loss_normalization": ("example", "token"),
     "train.optimizer": ("adamw",),
     "train.norm_method": ("auto", "gram", "direct"),
     "probe.rows": ("stage", "all"),
     "probe.norms_at": ("base", "epoch", "stage_end"),
-    "detect.points": ("base", r"epoch_[1-9]\d*", "stage", r"stage_[1-9]\d*", "converged", "final"),
+    "detect.points": _POINTS,
+    "detect.sampled_points": _POINTS,
     "stages.*.schedule": ("constant", "linear", "cosine"),
     "stages.*.optimizer_state": ("keep", "fresh"),
 }
@@ -209,6 +254,7 @@ _RANGE = {
     "detect.temperature": (_TINY, math.inf),
     "detect.n_samples": (1, math.inf),
     "detect.pass_threshold": (_TINY, 1),
+    "detect.max_new_tokens": (1, math.inf),
     "detect.batch_size": (1, math.inf),
     "stages.*.epochs": (1, math.inf),
     "stages.*.copies": (1, math.inf),
@@ -262,6 +308,14 @@ def validate(config: ConfigDict) -> ConfigDict:
             field,
             f"{buckets} are not increasing whole numbers of tokens",
         )
+    detect = config.detect
+    for point in detect.sampled_points:
+        require(
+            point in detect.points or (point.startswith("stage_") and "stage" in detect.points),
+            "detect.sampled_points",
+            f"{point!r} is not among detect.points",
+            "add it there",
+        )
     require(config.model.path, "model.path", "is empty", "give a folder, a file or package:NAME")
     require(config.sequence, "sequence", "no stage to train", "list names of config.stages")
     for name in config.sequence:
@@ -278,6 +332,12 @@ def validate(config: ConfigDict) -> ConfigDict:
             f"stages.{name}.path",
             "is empty",
             "give the .jsonl file of this stage",
+        )
+        require(
+            stage.source != "tfds" or stage.tfds_name,
+            f"stages.{name}.tfds_name",
+            "is empty",
+            "name the prepared data set of this stage",
         )
     return config.lock()
 

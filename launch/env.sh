@@ -93,8 +93,9 @@ ilp_env() {
         ;;
       test)
         ilp_step test "the packages of requirements-test.txt (pytest, ruff; torch on Python 3.11 only, 0.9 GB on disk)" \
-          "$ILP_ROOT/requirements.txt" "$ILP_ROOT/requirements-test.txt" -- \
-          -r "$ILP_ROOT/requirements-test.txt"
+          "$ILP_ROOT/requirements.txt" "$ILP_ROOT/requirements-test.txt" \
+          "$ILP_ROOT/requirements-tfds.txt" -- -r "$ILP_ROOT/requirements-test.txt" \
+          -r "$ILP_ROOT/requirements-tfds.txt"
         ;;
       tpu | gpu | gpu-cuda12)
         local extra="$set"

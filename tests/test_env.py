@@ -32,7 +32,12 @@ def project(tmp_path):
     root = tmp_path / "my project"
     (root / "launch").mkdir(parents=True)
     shutil.copy(ROOT / "launch" / "env.sh", root / "launch")
-    for name in ("requirements.txt", "requirements-test.txt", "requirements-assets.txt"):
+    for name in (
+        "requirements.txt",
+        "requirements-test.txt",
+        "requirements-assets.txt",
+        "requirements-tfds.txt",
+    ):
         (root / name).write_text("one==1\n")
     (root / "pyproject.toml").write_text("")
     tools = tmp_path / "bin"

@@ -21,7 +21,9 @@ class RowBatch(NamedTuple):
     A token i attends to a token j iff j <= i, branch[j] != -1, and branch[j] is 0 or
     branch[i]. In training rows all real tokens are of branch 0. In packed rows branch 0 is the
     prompt, 1 the response with its end token, and 2 + k the k-th option. A row that only
-    fills the batch has one token of branch 0, so that its softmax stays finite.
+    fills the batch has one token of branch 0, so that its softmax stays finite. Where earlier
+    replies of a conversation are trained too, they stand in the prompt, and the row's first
+    target slots are theirs.
 
     Attributes:
       tokens_BxT: int32 token ids; 0 where there is none.
@@ -63,7 +65,9 @@ class OptionBatch(NamedTuple):
     Attributes:
       rows: the arrays, with a target slot for every token of every branch.
       meta: which example each row is.
-      slot_branch_BxR: int32 branch that each target slot belongs to, -1 = empty slot.
+      slot_branch_BxR: int32 branch that each target slot belongs to, -1 = empty slot. Slots
+        of earlier replies have the response's branch, 1: the slots of branch 1 are all that
+        is trained, the last reply last.
     """
 
     rows: RowBatch
@@ -195,8 +199,12 @@ class _Packed(NamedTuple):
         return [self.tokens.target_ids, *self.options]
 
     @property
+    def n_tokens(self) -> int:
+        return len(self.tokens.prompt_ids) + sum(map(len, self.branches))
+
+    @property
     def n_targets(self) -> int:
-        return sum(map(len, self.branches))
+        return self.tokens.n_targets + sum(map(len, self.options))
 
 
 def _plain(tokens: TokenRow) -> _Packed:
@@ -207,7 +215,7 @@ def _pack(
     packed: Sequence[_Packed], batch_size: int, buckets: Sequence[int]
 ) -> tuple[RowBatch, np.ndarray]:
     """Lays rows out in arrays of the smallest bucket that holds them all."""
-    longest = max((len(row.tokens.prompt_ids) + row.n_targets for row in packed), default=1)
+    longest = max((row.n_tokens for row in packed), default=1)
     length = _bucket(longest, buckets or LENGTH_BUCKETS)
     n_targets = max((row.n_targets for row in packed), default=1)
     slots = min(_bucket(n_targets, TARGET_BUCKETS), length)
@@ -223,6 +231,12 @@ def _pack(
         positions[b, :n_prompt] = np.arange(n_prompt)
         branch[b, :n_prompt] = 0
         at, slot = n_prompt, 0
+        for start, stop in row.tokens.earlier_replies:
+            n = stop - start
+            target_ids[b, slot : slot + n] = row.tokens.prompt_ids[start:stop]
+            target_index[b, slot : slot + n] = np.arange(start - 1, stop - 1)
+            slot_branch[b, slot : slot + n] = row.first_branch
+            slot += n
         for k, ids in enumerate(row.branches):
             n = len(ids)
             tokens[b, at : at + n] = ids

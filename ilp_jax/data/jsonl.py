@@ -3,7 +3,8 @@
 Optional in both: ``options`` (the response among them), ``knowledge`` (passages), ``stage``
 (int or str), ``id`` (int or str). Null is as if the key were
 left out. Other keys are kept as strings in the example's ``meta``.
-Of several assistant turns only the last is trained; the earlier ones are context.
+Of several assistant turns the last is the example's response; whether the earlier ones are
+trained too is settled when they are tokenised (``config.trained_turns``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 
+from ilp_jax.data.conversation import plain_prompt
 from ilp_jax.data.examples import Example, example_id
 from ilp_jax.errors import UserError
 from ilp_jax.files import as_path
@@ -179,22 +181,6 @@ def _messages(where: str, messages) -> tuple[tuple[dict, ...], str]:
             "end with the assistant's turn: it is what is trained",
         )
     return tuple(messages[:-1]), messages[-1]["content"]
-
-
-def plain_prompt(messages: tuple[dict, ...]) -> str:
-    """Turns as text for tokenizers without a chat template.
-
-    Args:
-      messages: the turns before the response.
-
-    Returns:
-      A single turn's content as it is; several as ``Role: content`` lines that end with
-      ``Assistant:``.
-    """
-    if len(messages) == 1:
-        return messages[0]["content"]
-    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
-    return "\n".join([*turns, "Assistant:"])
 
 
 def _options(where: str, options, response: str) -> tuple[tuple[str, ...], int | None]:

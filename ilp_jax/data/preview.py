@@ -34,17 +34,19 @@ def preview(data: StudyData, tokenizer: PreTrainedTokenizerFast, n: int) -> Grou
 def _example(data: StudyData, index: int, tokenizer: PreTrainedTokenizerFast) -> Text:
     example, row = data.examples[index], data.tokens[index]
     text = Text(f"\n{_shown(example.source)}:{_shown(example.source_key)} ")
-    text.append(f"({len(row.prompt_ids)} + {len(row.target_ids)} tokens)")
+    text.append(f"({row.n_tokens - row.n_targets} + {row.n_targets} tokens)")
     if "planted" in example.meta:
         text.append(f" {_shown(example.meta['planted'])}", style="yellow")
     if row.truncated:
         text.append(" truncated", style="red")
     text.append("\n")
-    for token in row.prompt_ids:
-        text.append(_piece(tokenizer, token) + " ", style=CONTEXT)
-    for token in row.target_ids:
-        text.append(f"[{_piece(tokenizer, token)}]", style=TRAINED)
-        text.append(" ")
+    earlier = {at for start, stop in row.earlier_replies for at in range(start, stop)}
+    for at, token in enumerate([*row.prompt_ids, *row.target_ids]):
+        if at in earlier or at >= len(row.prompt_ids):
+            text.append(f"[{_piece(tokenizer, token)}]", style=TRAINED)
+            text.append(" ")
+        else:
+            text.append(_piece(tokenizer, token) + " ", style=CONTEXT)
     return text
 
 

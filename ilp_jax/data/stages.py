@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from ilp_jax.data import jsonl, packaged
+from ilp_jax.data import jsonl, packaged, tfds_source
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import keyed_order, score
 from ilp_jax.data.study import StudyData, assemble
@@ -82,13 +82,20 @@ class _Builder:
                 )
             settings = self._config.stages[name]
             self._done[name] = [
-                self._part(part_name, settings, examples)
-                for part_name, examples in _sources(name, settings)
+                self._part(part_name, settings, examples, left_out)
+                for part_name, examples, left_out in _sources(name, settings)
             ]
         return self._done[name]
 
-    def _part(self, name: str, settings: ConfigDict, candidates: Sequence[Example]) -> _Part:
+    def _part(
+        self,
+        name: str,
+        settings: ConfigDict,
+        candidates: Sequence[Example],
+        left_out: Mapping[str, int],
+    ) -> _Part:
         rows, dropped = self._usable(settings, candidates)
+        dropped = {**left_out, **dropped}
         n_rows, n_held = settings.get("n_rows", 0), settings.get("held_out_rows", 0)
         train, held = self._choose(name, rows, n_rows, n_held)
         if not train or len(train) < n_rows or len(held) < n_held:
@@ -97,7 +104,7 @@ class _Builder:
             raise UserError(
                 f"config.stages.{name}",
                 f"asks for {wanted} and {n_held} held out, and has {len(rows)} usable rows of "
-                f"{len(candidates)} (free: {len(train)} and {len(held)}; "
+                f"{len(candidates) + sum(left_out.values())} (free: {len(train)} and {len(held)}; "
                 f"dropped: {reasons})",
                 "ask for fewer rows or loosen the limits",
             )
@@ -159,15 +166,22 @@ class _Builder:
         if limit and len(tokens.prompt_ids) > limit:
             return "long_prompt"
         limit = settings.get("max_response_tokens", 0)
-        response = len(tokens.target_ids) - (not tokens.truncated)  # the end token is no part
-        if limit and max(response, *map(len, tokens.option_ids), 0) > limit:
+        # The end token is no part of a reply.
+        replies = [stop - start - 1 for start, stop in tokens.earlier_replies]
+        replies.append(len(tokens.target_ids) - (not tokens.truncated))
+        if limit and max(*replies, *map(len, tokens.option_ids), 0) > limit:
             return "long_response"
         return ""
 
     def _tokens(self, examples: Sequence[Example]) -> tuple[TokenRow, ...]:
         config = self._config
         return tokenise_all(
-            examples, self._tokenizer, config.template, config.separator, config.max_length
+            examples,
+            self._tokenizer,
+            config.template,
+            config.separator,
+            config.max_length,
+            config.get("trained_turns", "all"),
         )
 
     def _twins(self, name: str, settings: ConfigDict, train: list[Row]) -> list[Row]:
@@ -193,28 +207,31 @@ class _Builder:
         return usable[:n_twins]
 
 
-def _sources(name: str, settings: ConfigDict) -> Iterator[tuple[str, Sequence[Example]]]:
-    """(stage name, its candidate rows) for each stage that the entry stands for."""
-    source = settings.source
+def _sources(
+    name: str, settings: ConfigDict
+) -> Iterator[tuple[str, Sequence[Example], Mapping[str, int]]]:
+    """(stage name, its candidate rows, rows left out by reason) for each stage of the entry."""
+    where, source = f"config.stages.{name}", settings.source
+    if source == "tfds":
+        yield name, *tfds_source.load(settings, where)
+        return
     if source != "jsonl":
         if source not in packaged.FILES:
-            known = ", ".join((*packaged.FILES, "jsonl"))
-            raise UserError(
-                f"config.stages.{name}.source", f"{source!r} is unknown", f"use {known}"
-            )
-        yield name, packaged.load(source)
+            known = ", ".join((*packaged.FILES, "jsonl", "tfds"))
+            raise UserError(f"{where}.source", f"{source!r} is unknown", f"use {known}")
+        yield name, packaged.load(source), {}
         return
     if not settings.get("path", ""):
-        raise UserError(f"config.stages.{name}.path", "is empty", "give the path of a JSONL file")
+        raise UserError(f"{where}.path", "is empty", "give the path of a JSONL file")
     rows = jsonl.load(settings.path)
     if rows.stages is None:
-        yield name, rows.examples
+        yield name, rows.examples, {}
         return
     values = set(rows.stages)
     numeric = all(isinstance(value, int) or value.isdecimal() for value in values)
     for value in sorted(values, key=(lambda v: (int(v), str(v))) if numeric else None):
         own = [e for e, stage in zip(rows.examples, rows.stages, strict=True) if stage == value]
-        yield f"{name}/{value}", own
+        yield f"{name}/{value}", own, {}
 
 
 def _prompt(row: Row) -> str:

@@ -63,8 +63,8 @@ def write_examples(path, study_data: StudyData) -> None:
             "knowledge": list(example.knowledge),
             "messages": None if example.messages is None else _json(example.messages),
             "meta": _json(dict(example.meta)),
-            "n_prompt_tokens": len(tokens.prompt_ids),
-            "n_target_tokens": len(tokens.target_ids),
+            "n_prompt_tokens": tokens.n_tokens - tokens.n_targets,
+            "n_target_tokens": tokens.n_targets,
             "truncated": tokens.truncated,
         }
         for example, tokens in zip(study_data.examples, study_data.tokens, strict=True)

@@ -22,11 +22,14 @@ class TokenRow:
 
     Attributes:
       example_id: the example's id.
-      prompt_ids: [n_prompt_tokens], context, never trained; at least one token.
+      prompt_ids: all that stands before the response, at least one token; context, apart
+        from the earlier replies.
       target_ids: [n_target_tokens], response then end token; shorter when truncated, empty
         when nothing of the response is left to train.
       option_ids: one array an option, encoded as the response is, without the end token.
       truncated: whether the target's tail was cut to fit max_length.
+      earlier_replies: [start, stop) within prompt_ids of every earlier reply that is trained
+        too, its end token included; in order, each behind at least one token.
     """
 
     example_id: int
@@ -34,11 +37,17 @@ class TokenRow:
     target_ids: np.ndarray
     option_ids: tuple[np.ndarray, ...] = ()
     truncated: bool = False
+    earlier_replies: tuple[tuple[int, int], ...] = ()
 
     @property
     def n_tokens(self) -> int:
         """Tokens of prompt and target together."""
         return len(self.prompt_ids) + len(self.target_ids)
+
+    @property
+    def n_targets(self) -> int:
+        """Tokens that are trained: the target and all earlier replies."""
+        return len(self.target_ids) + sum(stop - start for start, stop in self.earlier_replies)
 
     @property
     def n_packed_tokens(self) -> int:
@@ -52,9 +61,10 @@ def tokenise(
     template: str,
     separator: str,
     max_length: int,
+    trained_turns: str = "all",
 ) -> TokenRow:
     """Tokens of one example; see ``tokenise_all``."""
-    return tokenise_all([example], tokenizer, template, separator, max_length)[0]
+    return tokenise_all([example], tokenizer, template, separator, max_length, trained_turns)[0]
 
 
 def tokenise_all(
@@ -63,6 +73,7 @@ def tokenise_all(
     template: str,
     separator: str,
     max_length: int,
+    trained_turns: str = "all",
 ) -> tuple[TokenRow, ...]:
     """Tokens of many examples.
 
@@ -73,6 +84,7 @@ def tokenise_all(
       separator: text between prompt and response in ``plain``.
       max_length: tokens that prompt and target may have together; the target's tail is cut
         to fit, and the row says so.
+      trained_turns: ``all`` replies of a conversation, or the ``last`` alone.
 
     Returns:
       One TokenRow an example, in the same order.
@@ -81,7 +93,7 @@ def tokenise_all(
       UserError: the template fails (see ``chat.render``), a prompt has no token at all, or
         prompt and response tokenised apart do not decode to their text.
     """
-    how = chat.renderer(tokenizer, template, separator)
+    how = chat.renderer(tokenizer, template, separator, trained_turns)
     rows = []
     for start in range(0, len(examples), _CHUNK):
         rows += _chunk(examples[start : start + _CHUNK], how, max_length)
@@ -90,17 +102,21 @@ def tokenise_all(
 
 def _chunk(examples: Sequence[Example], how: chat.Renderer, max_length: int) -> list[TokenRow]:
     rendered = [chat.render(example, how) for example in examples]
-    prompts = _encode(how.tokenizer, [one.prompt for one in rendered])
-    bodies = _continue(how.tokenizer, [one.body for one in rendered])
-    joint = _encode(how.tokenizer, [one.prompt + one.body for one in rendered])
+    turns = iter(_turns(examples, rendered, how.tokenizer))
     options = iter(_continue(how.tokenizer, [text for one in rendered for text in one.options]))
     rows = []
-    for example, one, prompt, body, whole in zip(
-        examples, rendered, prompts, bodies, joint, strict=True
-    ):
-        _check_boundary(example, how.tokenizer, prompt + body, whole)
-        prompt = [*how.prefix_ids, *prompt]
-        if not prompt:
+    for example, one in zip(examples, rendered, strict=True):
+        prompt, replies = list(how.prefix_ids), []
+        for reply in one.earlier:
+            context, body = next(turns)
+            prompt += context
+            start = len(prompt)
+            prompt += [*body, reply.end_id]
+            if body:
+                replies.append((start, len(prompt)))
+        context, body = next(turns)
+        prompt += context
+        if not prompt or (replies and not replies[0][0]):
             raise UserError(
                 f"{example.source}:{example.source_key}",
                 "the prompt has no token, so nothing predicts the first one of the response",
@@ -115,9 +131,36 @@ def _chunk(examples: Sequence[Example], how: chat.Renderer, max_length: int) -> 
                 target_ids=np.array(target[:room], np.int32),
                 option_ids=tuple(np.array(next(options), np.int32) for _ in one.options),
                 truncated=len(target) > room,
+                earlier_replies=tuple(replies),
             )
         )
     return rows
+
+
+def _turns(
+    examples: Sequence[Example], rendered: Sequence[chat.Rendered], tokenizer
+) -> list[tuple[list[int], list[int]]]:
+    """Ids of context and reply for every trained reply of every example, in order."""
+    owners, first, contexts, bodies = [], [], [], []
+    for example, one in zip(examples, rendered, strict=True):
+        ends = [0, *(reply.end for reply in one.earlier)]
+        starts = [*(reply.start for reply in one.earlier), len(one.prompt)]
+        owners += [example] * len(ends)
+        first += [end == 0 for end in ends]
+        contexts += [one.prompt[a:b] for a, b in zip(ends, starts, strict=True)]
+        bodies += [*(one.prompt[r.start : r.stop] for r in one.earlier), one.body]
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        """The first context of a row begins a text, the others go on from a reply."""
+        begin = iter(_encode(tokenizer, [t for t, f in zip(texts, first, strict=True) if f]))
+        go_on = iter(_continue(tokenizer, [t for t, f in zip(texts, first, strict=True) if not f]))
+        return [next(begin) if f else next(go_on) for f in first]
+
+    context_ids, body_ids = encode(contexts), _continue(tokenizer, bodies)
+    joint_ids = encode([a + b for a, b in zip(contexts, bodies, strict=True)])
+    for example, a, b, joint in zip(owners, context_ids, body_ids, joint_ids, strict=True):
+        _check_boundary(example, tokenizer, a + b, joint)
+    return list(zip(context_ids, body_ids, strict=True))
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:

@@ -192,8 +192,8 @@ def test_errors_name_what_is_missing(make, config, plain_tokenizer):
         make({"a": {"n_rows": 38, "held_out_rows": 5}})
     with pytest.raises(UserError, match="no stage 'b'.*has: a"):
         make({"a": {}}, sequence=("a", "b"))
-    with pytest.raises(UserError, match="'tfds' is unknown"):
-        make({"a": {"source": "tfds"}})
+    with pytest.raises(UserError, match="'webdata' is unknown.*tfds"):
+        make({"a": {"source": "webdata"}})
     with pytest.raises(UserError, match="path: is empty"):
         build(config({"a": {}}), plain_tokenizer)
     with pytest.raises(UserError, match="names no stage"):

@@ -1,0 +1,124 @@
+"""Rows of a TensorFlow Datasets data set that is prepared on this machine.
+
+Read through ``tfds``'s random-access data sources, which need no TensorFlow: the data set must
+be prepared with ``file_format='array_record'`` (or ``'parquet'``). Nothing is downloaded.
+Fields within fields are written with dots: ``answers.text``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from ml_collections import ConfigDict
+
+from ilp_jax.data.examples import Example, example_id
+from ilp_jax.data.tfds_rows import Reader
+from ilp_jax.errors import UserError
+
+_CHUNK = 1024
+
+
+def load(stage: ConfigDict, where: str) -> tuple[tuple[Example, ...], dict[str, int]]:
+    """The usable rows of a stage's data set, in its order.
+
+    A row's key is its ``id_field``, or else a hash of what is asked and answered, so that ids
+    do not depend on the slice of the split. A field that lists several responses gives its
+    first; the others go to ``meta['aliases']`` as a JSON list.
+
+    Args:
+      stage: the stage's fields; see ``ilp_jax.fields.default_stage`` (those of ``'tfds'``).
+      where: how errors name the stage, as ``config.stages.NAME``.
+
+    Returns:
+      The examples, and how many rows were left out for which reason: ``empty_response``, or
+      ``bad_options`` (fewer than two, empty, or the same).
+
+    Raises:
+      UserError: tensorflow-datasets is not installed, the data set or split is not prepared
+        here, a field is missing or of the wrong kind, or an answer is not among its options.
+    """
+    source, features, meta = _open(stage, where)
+    read = Reader(stage, where, features)
+    name = meta.pop("name")
+    examples, dropped, ordinals = [], Counter(), Counter()
+    for row in _rows(source):
+        fields = read.fields(row)
+        reason = _reason(fields)
+        if reason:
+            dropped[reason] += 1
+            continue
+        key = read.key(row, fields)
+        ordinal = ordinals[key]
+        ordinals[key] += 1
+        if ordinal and stage.id_field:
+            mend = "name a field that differs in every row, or leave it empty"
+            raise UserError(f"{where}.id_field", f"two rows have the id {key!r}", mend)
+        fields["meta"] = {**meta, **fields["meta"]}
+        examples.append(
+            Example(example_id(name, key, ordinal), source=name, source_key=key, **fields)
+        )
+    return tuple(examples), dict(dropped)
+
+
+def _open(stage: ConfigDict, where: str) -> tuple[Sequence, Mapping, dict[str, str]]:
+    """The data source, its features, and its name, version and split."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            f"{where}.source", f"'tfds' needs a package ({error})", "pip install 'ilp_jax[tfds]'"
+        ) from error
+    if not stage.tfds_name:
+        raise UserError(f"{where}.tfds_name", "is empty", "give NAME, NAME:VERSION or NAME/CONFIG")
+    folder = stage.data_dir or None
+    failures = (AssertionError, ValueError, RuntimeError, OSError, ImportError, KeyError)
+    try:
+        builder = tfds.builder(stage.tfds_name, data_dir=folder)
+    except failures as error:
+        what = f"no data set {stage.tfds_name!r} ({_first_line(error)})"
+        raise UserError(f"{where}.tfds_name", what, _mend(folder)) from error
+    try:
+        source = builder.as_data_source(split=stage.tfds_split)
+    except failures as error:
+        if not builder.is_prepared():
+            what = f"{stage.tfds_name!r} is not prepared on this machine"
+            raise UserError(f"{where}.tfds_name", what, _mend(folder)) from error
+        if isinstance(error, NotImplementedError):
+            what = f"{stage.tfds_name!r} is prepared in a format without random access"
+            raise UserError(f"{where}.tfds_name", what, _mend(folder)) from error
+        splits = ", ".join(builder.info.splits)
+        what = f"{stage.tfds_split!r} cannot be read ({_first_line(error)})"
+        raise UserError(f"{where}.tfds_split", what, f"the splits are {splits}") from error
+    config = builder.builder_config
+    name = f"{builder.name}/{config.name}" if config else builder.name
+    meta = {"name": name, "version": str(builder.version), "split": stage.tfds_split}
+    return source, builder.info.features, meta
+
+
+def _mend(folder: str | None) -> str:
+    argument = f", data_dir={folder!r}" if folder else ""
+    return (
+        f"prepare it: tfds.builder(NAME{argument}, file_format='array_record')"
+        ".download_and_prepare()" + ("" if folder else ", or set data_dir")
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _rows(source: Sequence) -> Iterator[Mapping]:
+    """The rows in order, read in chunks."""
+    for start in range(0, len(source), _CHUNK):
+        yield from source.__getitems__(list(range(start, min(start + _CHUNK, len(source)))))
+
+
+def _reason(fields: Mapping) -> str:
+    """Why a row cannot be used, or ''."""
+    options = fields["options"]
+    if not fields["response"].strip():
+        return "empty_response"
+    if options and (len(set(options)) < max(len(options), 2) or not all(options)):
+        return "bad_options"
+    return ""
