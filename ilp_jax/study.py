@@ -31,9 +31,11 @@ from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
 from ilp_jax.data.tables import read_examples, write_examples, write_plan
 from ilp_jax.detect.ask import ask
+from ilp_jax.detect.drawn import draw, is_sampled
 from ilp_jax.errors import UserError
 from ilp_jax.models import weights
 from ilp_jax.models.export import export as export_folder
+from ilp_jax.models.lora import merged
 from ilp_jax.models.tokenizer import load_tokenizer
 from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.reader import INFERENCE
@@ -101,7 +103,7 @@ def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> 
     with _open(config, epath.Path(workdir)) as session:
         _require_before(session.workdir, "detect")
         ws = session.workspace
-        params = jax.device_get(_restore_final(ws))
+        params = merged(jax.device_get(_restore_final(session)), ws.decoder.lora)
         written = export_folder(ws.decoder.config, params, ws.tokenizer, out)
     return f"{out}: config.json, tokenizer and {len(written)} weights file(s), float32"
 
@@ -203,11 +205,12 @@ def _write_data(ws: Workspace) -> None:
 def _probe(session: _Session) -> None:
     """Statistics and answers of every example, held-out ones too, at the base model."""
     ws = session.workspace
-    params = _load_base(session)
+    base = _load_base(session)
+    params = loop.at_start(ws, base)
     everything = np.arange(len(ws.data.examples))
     discard_after(ws.workdir / loop.STATS, -1, prefix="base")
     place = {"stage": 0, "epoch": 0, "step": 0}
-    with StatsWriter(ws.workdir / loop.STATS, "base") as writer:
+    with StatsWriter(ws.workdir / loop.STATS, "base", metadata=loop.norms_of(ws)) as writer:
         with progress.bar("probe base", total=len(everything)) as bar:
             with_norms = "base" in ws.config.probe.norms_at
             for columns in probe_pass(
@@ -217,7 +220,7 @@ def _probe(session: _Session) -> None:
     compact(ws.workdir / loop.STATS, "base")
     if "base" in ws.config.detect.points:
         _ask_all(ws, params, "base", **place)
-    session.params = params
+    session.params = base
 
 
 def _train(session: _Session) -> None:
@@ -235,7 +238,7 @@ def _detect(session: _Session) -> None:
         return
     params = session.take_params()
     if params is None:
-        params = _restore_final(ws)
+        params = _restore_final(session)
     last = ws.data.stages[-1]
     step = loop.total_steps(ws.data, ws.config.train.batch_size)
     _ask_all(ws, params, "final", stage=last.index, epoch=last.epochs, step=step)
@@ -259,6 +262,9 @@ def _ask_all(ws: Workspace, params: Any, point: str, **place: int) -> None:
     indices = range(len(ws.data.examples))
     with progress.bar(f"ask {point}", total=len(indices)) as bar:
         answers = ask(ws, params, indices, bar=bar, **place)
+    if is_sampled(ws.config.detect.sampled_points, point):
+        with progress.bar(f"draw {point}", total=len(indices)) as bar:
+            answers = draw(ws, params, answers, bar=bar)
     put_inference(ws.workdir, point, answers, place["step"])
 
 
@@ -272,7 +278,7 @@ def _load_base(session: _Session) -> Any:
         about={
             "weights": loaded.description,
             "stages": _about_stages(ws.data),
-            "notes": _benchmark_note(ws.data),
+            "notes": [*_adapter_note(ws), *_benchmark_note(ws.data)],
         },
     )
     return jax.device_put(loaded.params)
@@ -294,6 +300,16 @@ def _about_stages(data: StudyData) -> list[dict[str, Any]]:
     ]
 
 
+def _adapter_note(ws: Workspace) -> list[str]:
+    lora = ws.decoder.lora
+    if lora is None:
+        return []
+    return [
+        f"Trained: LoRA adapters of rank {lora.rank} on {', '.join(lora.targets)} alone; "
+        "gradient norms are theirs."
+    ]
+
+
 def _benchmark_note(data: StudyData) -> list[str]:
     """A caution where rows of benchmarks' evaluation splits are trained on."""
     used = {example.source for example in data.examples} & set(packaged.FILES)
@@ -306,7 +322,9 @@ def _benchmark_note(data: StudyData) -> list[str]:
     ]
 
 
-def _restore_final(ws: Workspace) -> Any:
+def _restore_final(session: _Session) -> Any:
+    """The parameters after the last update, from its checkpoint (and the base under adapters)."""
+    ws = session.workspace
     checkpoints = Checkpoints(ws.workdir / loop.CHECKPOINTS, ws.config.checkpoint.keep)
     total = loop.total_steps(ws.data, ws.config.train.batch_size)
     with contextlib.closing(checkpoints):
@@ -320,7 +338,8 @@ def _restore_final(ws: Workspace) -> Any:
             f"holds no readable checkpoint of the last update, {total}",
             "delete the workdir and run again",
         )
-    return restored.state.params
+    base = None if ws.decoder.lora is None else _load_base(session)
+    return loop.with_base(restored.state.params, base)
 
 
 def _result(workdir: epath.Path, phase: str) -> RenderableType:

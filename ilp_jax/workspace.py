@@ -19,6 +19,7 @@ from ilp_jax.detect.score import score_step
 from ilp_jax.errors import UserError
 from ilp_jax.models import weights
 from ilp_jax.models.decoder import Decoder
+from ilp_jax.models.lora import LoraConfig
 from ilp_jax.models.tokenizer import load_tokenizer
 from ilp_jax.train.optim import make_optimizer
 from ilp_jax.train.step import probe_step, train_step
@@ -79,7 +80,13 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
         remat=config.model.remat,
     )
     tokenizer = load_tokenizer(config.model.path)
-    decoder = Decoder(model, config.train.norm_method, config.train.gram_cost_ratio)
+    lora = config.lora
+    decoder = Decoder(
+        model,
+        config.train.norm_method,
+        config.train.gram_cost_ratio,
+        LoraConfig(lora.rank, tuple(lora.targets), lora.scale) if lora.rank else None,
+    )
     optimizer = make_optimizer(config.train)
     data = build(config, tokenizer)
     _check_vocabulary(config.model.path, data, model.vocab_size)

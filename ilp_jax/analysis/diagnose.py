@@ -73,10 +73,12 @@ def summarise(
     detect = config["detect"]
     verdicts = pl.concat([found, by_default(found)])
     trained = examples.filter(pl.col("example_id").is_in(plan["example_id"].unique().to_list()))
-    drawn = inference.filter(
-        pl.col("mode") == "sample", pl.col("example_id").is_in(trained["example_id"].to_list())
+    laws = inference.filter(
+        pl.col("mode") == "sample",
+        pl.col("seed").is_null(),
+        pl.col("example_id").is_in(trained["example_id"].to_list()),
     )
-    expected = drawn.group_by("point").agg(
+    expected = laws.group_by("point").agg(
         none_of(pl.col("gold_logprob"), detect["n_samples"]).mean().alias("share")
     )
     return {

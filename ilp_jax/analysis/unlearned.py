@@ -14,13 +14,15 @@ DEFAULT = "default"
 def unlearned(
     inference: pl.DataFrame, examples: pl.DataFrame, detect: Mapping[str, Any]
 ) -> pl.DataFrame:
-    """Applies every detector that needs no drawing to a run's answers.
+    """Applies every detector to a run's answers.
 
     * ``exact_match``: unlearned unless every target token and the end token is the argmax.
       Null for responses of more than ``exact_match_max_tokens`` tokens: of those, exact
       match measures length.
     * ``exact_law``: unlearned if P(0 of N) = (1 - p)^N >= 0.5, p being the probability that
       one answer sampled at ``temperature`` is the response (N = ``n_samples``).
+    * ``sampled``: unlearned if the share of the answers really drawn that are the response is
+      below ``pass_threshold``. At points where nothing was drawn there is no such verdict.
     * ``choice``: unlearned unless the response is the likeliest option by mean
       log-likelihood a token. Null for examples without options.
 
@@ -44,15 +46,28 @@ def unlearned(
         pl.lit("exact_match").alias("detector"),
         pl.when(short).then(~pl.col("correct")).alias("unlearned"),
     )
-    law = of_mode["sample"].with_columns(
-        pl.lit("exact_law").alias("detector"),
-        (none_of(pl.col("gold_logprob"), detect["n_samples"]) >= 0.5).alias("unlearned"),
+    # A row of the exact law has no seed, a drawn answer has.
+    law = (
+        of_mode["sample"]
+        .filter(pl.col("seed").is_null())
+        .with_columns(
+            pl.lit("exact_law").alias("detector"),
+            (none_of(pl.col("gold_logprob"), detect["n_samples"]) >= 0.5).alias("unlearned"),
+        )
+    )
+    share = pl.col("correct").mean()
+    sampled = (
+        of_mode["sample"]
+        .filter(pl.col("seed").is_not_null())
+        .group_by("example_id", "point")
+        .agg((share < detect["pass_threshold"]).alias("unlearned"))
+        .with_columns(pl.lit("sampled").alias("detector"))
     )
     choices = answers.filter(pl.col("mode") == "choice").with_columns(
         pl.lit("choice").alias("detector"), (~pl.col("correct")).alias("unlearned")
     )
     columns = ("example_id", "point", "detector", "unlearned")
-    found = pl.concat([frame.select(columns) for frame in (exact, law, choices)])
+    found = pl.concat([frame.select(columns) for frame in (exact, law, sampled, choices)])
     asked = answers.select("example_id", "point").unique()
     without = asked.join(choices, on=("example_id", "point"), how="anti").select(
         "example_id",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ilp_jax.data.batches import RowBatch
 from ilp_jax.models.decoder import Decoder
+from ilp_jax.models.lora import variables_of
 
 
 def score_step(
@@ -17,7 +18,7 @@ def score_step(
     """Scores every target slot of every branch of a batch of packed rows.
 
     Args:
-      params: parameters to ask.
+      params: parameters to ask, or ``Adapted``.
       rows: arrays [B, ...]; see ``data.batches.option_batches``.
       temperature: float32 scalar that divides the logits of ``logprob_tempered``.
       decoder: the model.
@@ -28,7 +29,7 @@ def score_step(
       target is the strict argmax). Values in empty slots mean nothing.
     """
     logits_BxRxV = decoder.apply(
-        {"params": params},
+        variables_of(params),
         rows.tokens_BxT,
         rows.positions_BxT,
         rows.branch_BxT,

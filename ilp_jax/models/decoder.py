@@ -14,7 +14,16 @@ import jax.numpy as jnp
 
 from ilp_jax.models import rope
 from ilp_jax.models.config import ModelConfig
-from ilp_jax.models.layers import Layer, Probes, RMSNorm
+from ilp_jax.models.layers import (
+    ADAPTERS,
+    KeysValues,
+    Layer,
+    Options,
+    Past,
+    Probes,
+    RMSNorm,
+)
+from ilp_jax.models.lora import COLLECTION, LoraConfig
 from ilp_jax.norms import rules, taps
 
 GROUPS = ("embed", "attn", "mlp", "norm", "head")
@@ -47,11 +56,14 @@ class Decoder(nn.Module):
       config: the model's shape and variant.
       norm_method: ``auto``, ``gram`` or ``direct`` when probes are given.
       gram_cost_ratio: see ``rules.GRAM_COST_RATIO``.
+      lora: adapters in a collection ``lora`` beside ``params``, or None. With adapters the
+        norms are theirs alone.
     """
 
     config: ModelConfig
     norm_method: str = rules.AUTO
     gram_cost_ratio: float = rules.GRAM_COST_RATIO
+    lora: LoraConfig | None = None
 
     @nn.compact
     def __call__(
@@ -61,7 +73,8 @@ class Decoder(nn.Module):
         branch_BxT: jax.Array,
         target_index_BxR: jax.Array | None = None,
         probes: Probes | None = None,
-    ) -> jax.Array:
+        past: Past | None = None,
+    ) -> jax.Array | tuple[jax.Array, KeysValues]:
         """Runs the decoder.
 
         Args:
@@ -70,14 +83,21 @@ class Decoder(nn.Module):
           branch_BxT: int32 branches, see ``attention_mask``.
           target_index_BxR: int32 places in the row whose logits are wanted; None for all.
           probes: zeros [B] for each of ``GROUPS``, or None to leave norms out.
+          past: earlier tokens that every row goes on from (perhaps no slot at all), or None.
 
         Returns:
-          float32 logits, [B, R, V], or [B, T, V] without ``target_index_BxR``.
+          float32 logits, [B, R, V], or [B, T, V] without ``target_index_BxR``; where ``past``
+          is given also the row's own keys and values, each [L, B, T, K, N].
         """
         c = self.config
         method = self.norm_method if probes is not None else rules.OFF
         if probes is None:
             probes = zero_probes(tokens_BxT.shape[0])
+        options = Options(method, self.gram_cost_ratio, self.lora)
+        if self.lora is not None:
+            # What is frozen gets probes that nobody differentiates.
+            adapters = {ADAPTERS + group: probes[group] for group in ("attn", "mlp")}
+            probes, method = zero_probes(tokens_BxT.shape[0]) | adapters, rules.OFF
 
         table_VxD = _Table(c.vocab_size, c.d_model, name="embed")()
         x_BxTxD, link_BxTxD = taps.embed(table_VxD, tokens_BxT, probes["embed"])
@@ -86,14 +106,18 @@ class Decoder(nn.Module):
         layer = nn.remat(Layer, prevent_cse=False) if c.remat == "full" else Layer
         layers = nn.scan(
             layer,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, COLLECTION: 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
             length=c.n_layers,
-        )(c, method, self.gram_cost_ratio, name="layers")
-        x_BxTxD, _ = layers(
-            x_BxTxD, attention_mask(branch_BxT), rope.angles(c, positions_BxT), probes
-        )
+        )(c, options, name="layers")
+        mask_BxTxS, earlier = attention_mask(branch_BxT), None
+        if past is not None:
+            earlier, shape = past.keys_values, (*branch_BxT.shape, past.visible_BxS.shape[1])
+            in_past_BxTxS = jnp.broadcast_to(past.visible_BxS[:, None, :], shape)
+            mask_BxTxS = jnp.concatenate([in_past_BxTxS, mask_BxTxS], axis=-1)
+        angles = rope.angles(c, positions_BxT)
+        x_BxTxD, own = layers(x_BxTxD, mask_BxTxS, angles, probes, earlier)
 
         if target_index_BxR is not None:
             x_BxTxD = jnp.take_along_axis(x_BxTxD, target_index_BxR[:, :, None], axis=1)
@@ -102,12 +126,14 @@ class Decoder(nn.Module):
             method, h_BxRxD.shape[1], c.d_model, c.vocab_size, self.gram_cost_ratio
         )
         if c.tie_embeddings:
-            return taps.tied_head(
+            logits_BxRxV = taps.tied_head(
                 method, h_BxRxD, table_VxD, tokens_BxT, link_BxTxD, probes["embed"]
             )
-        kernel_DxV = _Head(c.d_model, c.vocab_size, name="head")()
-        (logits_BxRxV,) = taps.dense(method, h_BxRxD, (kernel_DxV,), probes["head"])
-        return logits_BxRxV.astype(jnp.float32)
+        else:
+            kernel_DxV = _Head(c.d_model, c.vocab_size, name="head")()
+            (logits_BxRxV,) = taps.dense(method, h_BxRxD, (kernel_DxV,), probes["head"])
+            logits_BxRxV = logits_BxRxV.astype(jnp.float32)
+        return logits_BxRxV if past is None else (logits_BxRxV, own)
 
 
 class _Table(nn.Module):

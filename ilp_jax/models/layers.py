@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,61 +12,134 @@ import jax.numpy as jnp
 
 from ilp_jax.models import rope
 from ilp_jax.models.config import ModelConfig
+from ilp_jax.models.lora import COLLECTION, LoraConfig
 from ilp_jax.norms import rules, taps
 
 Probes = Mapping[str, jax.Array]
-"""Zeros [B] by module group; ``NormTaps.groups`` lists the names."""
+"""Zeros [B] by module group, and by ``ADAPTERS`` + group for adapters."""
+
+KeysValues = tuple[jax.Array, jax.Array]
+"""Rotated keys and values of some tokens, each [..., B, S, K, N] in the activations' dtype."""
+
+
+class Past(NamedTuple):
+    """Earlier tokens that a row goes on from, S slots a row.
+
+    Attributes:
+      keys_values: of every layer, each [L, B, S, K, N].
+      visible_BxS: bool, which slots hold a token; the row's own tokens see all of these.
+    """
+
+    keys_values: KeysValues
+    visible_BxS: jax.Array
+
+
+ADAPTERS = "adapters_"
+"""In front of a group's name: the probe of its adapters."""
 
 _KERNEL_INIT = nn.initializers.normal(0.02)
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How the layers' operations are built; no option changes the base model's function.
+
+    Attributes:
+      method: how norms are taken (``rules.choose``); ``off`` where none are wanted.
+      gram_cost_ratio: see ``rules.GRAM_COST_RATIO``.
+      lora: adapters beside the frozen projections, or None.
+    """
+
+    method: str = rules.OFF
+    gram_cost_ratio: float = rules.GRAM_COST_RATIO
+    lora: LoraConfig | None = None
+
+
 class Dense(nn.Module):
-    """Several projections of one input, each with its kernel and perhaps its bias.
+    """Several projections of one input, each with its kernel and perhaps bias and adapter.
 
     Attributes:
       features: width of each projection by name; parameters are ``{name}/kernel`` (I x O).
       use_bias: whether each has ``{name}/bias``.
-      method: how norms are taken (``rules.choose``).
-      gram_cost_ratio: see ``rules.GRAM_COST_RATIO``.
+      group: module group whose probes collect the squared norms.
+      options: see ``Options``.
     """
 
     features: tuple[tuple[str, int], ...]
     use_bias: bool
-    method: str
-    gram_cost_ratio: float
+    group: str
+    options: Options
 
     @nn.compact
-    def __call__(self, x_BxTxI: jax.Array, probe_B: jax.Array) -> tuple[jax.Array, ...]:
-        """One [B, T, O] output a projection; squared norms go to the probe's cotangent."""
+    def __call__(self, x_BxTxI: jax.Array, probes: Probes) -> tuple[jax.Array, ...]:
+        """One [B, T, O] output a projection; squared norms go to the probes' cotangents."""
+        options, probe_B = self.options, probes[self.group]
         d_in = x_BxTxI.shape[-1]
         d_out = sum(width for _, width in self.features)
         projections = [
-            _Projection(d_in, width, self.use_bias, name=name) for name, width in self.features
+            _Projection(d_in, width, self.use_bias, adapter_rank(options.lora, name), name=name)
+            for name, width in self.features
         ]
-        params = [projection() for projection in projections]
-        method = rules.choose(self.method, x_BxTxI.shape[1], d_in, d_out, self.gram_cost_ratio)
-        outputs = taps.dense(method, x_BxTxI, tuple(kernel for kernel, _ in params), probe_B)
-        if not self.use_bias:
+        weights = [projection() for projection in projections]
+        method = rules.OFF if options.lora else options.method
+        method = rules.choose(method, x_BxTxI.shape[1], d_in, d_out, options.gram_cost_ratio)
+        kernels = tuple(kernel for kernel, _, _ in weights)
+        outputs = taps.dense(method, x_BxTxI, kernels, probe_B)
+        if self.use_bias:
+            outputs = tuple(
+                y + taps.per_example(bias, probe_B)[:, None, :].astype(y.dtype)
+                for y, (_, bias, _) in zip(outputs, weights, strict=True)
+            )
+        if options.lora is None:
             return outputs
         return tuple(
-            y + taps.per_example(bias, probe_B)[:, None, :].astype(y.dtype)
-            for y, (_, bias) in zip(outputs, params, strict=True)
+            y if adapter is None else y + self._adapted(x_BxTxI, adapter, probes)
+            for y, (_, _, adapter) in zip(outputs, weights, strict=True)
         )
+
+    def _adapted(
+        self, x_BxTxI: jax.Array, adapter: tuple[jax.Array, jax.Array], probes: Probes
+    ) -> jax.Array:
+        """scale * (x A) B in the input's dtype."""
+        if self.options.method == rules.OFF:
+            a, b = (part.astype(x_BxTxI.dtype) for part in adapter)
+            return self.options.lora.scale * jnp.matmul(jnp.matmul(x_BxTxI, a), b)
+        # Adapters are small: a copy for each example costs little, and leaves each example's
+        # own gradient in its cotangent.
+        probe_B = probes[ADAPTERS + self.group]
+        a_BxIxR, b_BxRxO = (taps.per_example(p, probe_B).astype(x_BxTxI.dtype) for p in adapter)
+        inner_BxTxR = jnp.einsum("bti,bir->btr", x_BxTxI, a_BxIxR)
+        return self.options.lora.scale * jnp.einsum("btr,bro->bto", inner_BxTxR, b_BxRxO)
+
+
+def adapter_rank(lora: LoraConfig | None, projection: str) -> int:
+    """Rank of a projection's adapter, 0 where it has none."""
+    return lora.rank if lora is not None and projection in lora.targets else 0
 
 
 class _Projection(nn.Module):
-    """Holds one projection's parameters under its name."""
+    """Holds one projection's parameters, and its adapter's, under its name."""
 
     d_in: int
     d_out: int
     use_bias: bool
+    rank: int
 
     @nn.compact
     def __call__(self):
         kernel = self.param("kernel", _KERNEL_INIT, (self.d_in, self.d_out), jnp.float32)
-        if not self.use_bias:
-            return kernel, None
-        return kernel, self.param("bias", nn.initializers.zeros, (self.d_out,), jnp.float32)
+        bias = adapter = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.d_out,), jnp.float32)
+        if self.rank:
+            # Variance 1 / I, as for a linear layer; B is zero, so the sum begins at the base.
+            a_init = nn.initializers.lecun_normal()
+            a = self.variable(
+                COLLECTION, "a", lambda: a_init(self.make_rng("params"), (self.d_in, self.rank))
+            )
+            b = self.variable(COLLECTION, "b", jnp.zeros, (self.rank, self.d_out), jnp.float32)
+            adapter = a.value, b.value
+        return kernel, bias, adapter
 
 
 class RMSNorm(nn.Module):
@@ -88,24 +163,30 @@ class Attention(nn.Module):
     """Grouped-query attention with rotary positions and optional q/k norms."""
 
     config: ModelConfig
-    method: str
-    gram_cost_ratio: float
+    options: Options
 
     @nn.compact
     def __call__(
         self,
         x_BxTxD: jax.Array,
-        mask_BxTxT: jax.Array,
+        mask_BxTxS: jax.Array,
         cos_sin: tuple[jax.Array, jax.Array],
         probes: Probes,
-    ) -> jax.Array:
-        """Attends within each row of x; the mask is bool, query first. [B, T, D]."""
+        past: KeysValues | None = None,
+    ) -> tuple[jax.Array, KeysValues | None]:
+        """Attends within each row of x, and to ``past`` in front of it.
+
+        The mask is bool, query first, over the past's slots and then the row's own tokens.
+
+        Returns:
+          The output [B, T, D], and the row's own keys and values where ``past`` is given.
+        """
         c = self.config
         batch, length, _ = x_BxTxD.shape
         query_width, key_width = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
         q, k, v = _share_scope(
-            self, (("q", query_width), ("k", key_width), ("v", key_width)), c.qkv_bias
-        )(x_BxTxD, probes["attn"])
+            self, (("q", query_width), ("k", key_width), ("v", key_width)), c.qkv_bias, "attn"
+        )(x_BxTxD, probes)
         if c.qk_norm == "full":
             q = RMSNorm(c.norm_eps, name="q_norm")(q, probes["norm"])
             k = RMSNorm(c.norm_eps, name="k_norm")(k, probes["norm"])
@@ -115,27 +196,30 @@ class Attention(nn.Module):
         if c.qk_norm == "head":
             q_BxTxHxN = RMSNorm(c.norm_eps, name="q_norm")(q_BxTxHxN, probes["norm"])
             k_BxTxKxN = RMSNorm(c.norm_eps, name="k_norm")(k_BxTxKxN, probes["norm"])
-        out_BxTxHN = attend(
-            rope.rotate(q_BxTxHxN, cos_sin), rope.rotate(k_BxTxKxN, cos_sin), v_BxTxKxN, mask_BxTxT
-        )
-        (y_BxTxD,) = _share_scope(self, (("o", c.d_model),), c.o_bias)(out_BxTxHN, probes["attn"])
-        return y_BxTxD
+        q_BxTxHxN = rope.rotate(q_BxTxHxN, cos_sin)
+        own = rope.rotate(k_BxTxKxN, cos_sin), v_BxTxKxN
+        keys, values = own
+        if past is not None:
+            keys, values = (jnp.concatenate(pair, 1) for pair in zip(past, own, strict=True))
+        out_BxTxHN = attend(q_BxTxHxN, keys, values, mask_BxTxS)
+        (y_BxTxD,) = _share_scope(self, (("o", c.d_model),), c.o_bias, "attn")(out_BxTxHN, probes)
+        return y_BxTxD, None if past is None else own
 
 
 def attend(
-    q_BxTxHxN: jax.Array, k_BxTxKxN: jax.Array, v_BxTxKxN: jax.Array, mask_BxTxT: jax.Array
+    q_BxTxHxN: jax.Array, k_BxSxKxN: jax.Array, v_BxSxKxN: jax.Array, mask_BxTxS: jax.Array
 ) -> jax.Array:
     """Softmax attention, H / K query heads to a key head; softmax in float32. [B, T, H * N].
 
     A query with no key allowed would be NaN: every row's mask must allow at least one.
     """
     batch, length, n_heads, head_dim = q_BxTxHxN.shape
-    n_kv = k_BxTxKxN.shape[2]
+    n_kv = k_BxSxKxN.shape[2]
     q = q_BxTxHxN.reshape(batch, length, n_kv, n_heads // n_kv, head_dim) * head_dim**-0.5
-    scores = jnp.einsum("btkgn,bskn->bkgts", q, k_BxTxKxN).astype(jnp.float32)
-    scores = jnp.where(mask_BxTxT[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v_BxTxKxN.dtype)
-    out = jnp.einsum("bkgts,bskn->btkgn", weights, v_BxTxKxN)
+    scores = jnp.einsum("btkgn,bskn->bkgts", q, k_BxSxKxN).astype(jnp.float32)
+    scores = jnp.where(mask_BxTxS[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_BxSxKxN.dtype)
+    out = jnp.einsum("bkgts,bskn->btkgn", weights, v_BxSxKxN)
     return out.reshape(batch, length, n_heads * head_dim)
 
 
@@ -143,25 +227,24 @@ class GatedMLP(nn.Module):
     """down(silu(gate(x)) * up(x)) (SwiGLU, arXiv 2002.05202)."""
 
     config: ModelConfig
-    method: str
-    gram_cost_ratio: float
+    options: Options
 
     @nn.compact
     def __call__(self, x_BxTxD: jax.Array, probes: Probes) -> jax.Array:
         """Applies the MLP to every token. [B, T, D]."""
         c = self.config
-        gate_BxTxF, up_BxTxF = _share_scope(self, (("gate", c.d_ff), ("up", c.d_ff)), c.mlp_bias)(
-            x_BxTxD, probes["mlp"]
-        )
-        (y_BxTxD,) = _share_scope(self, (("down", c.d_model),), c.mlp_bias)(
-            nn.silu(gate_BxTxF) * up_BxTxF, probes["mlp"]
+        gate_BxTxF, up_BxTxF = _share_scope(
+            self, (("gate", c.d_ff), ("up", c.d_ff)), c.mlp_bias, "mlp"
+        )(x_BxTxD, probes)
+        (y_BxTxD,) = _share_scope(self, (("down", c.d_model),), c.mlp_bias, "mlp")(
+            nn.silu(gate_BxTxF) * up_BxTxF, probes
         )
         return y_BxTxD
 
 
-def _share_scope(module, features, use_bias: bool) -> Dense:
+def _share_scope(module, features, use_bias: bool, group: str) -> Dense:
     """A ``Dense`` whose parameters lie directly under ``module`` (attn/q, not attn/Dense_0/q)."""
-    dense = Dense(features, use_bias, module.method, module.gram_cost_ratio)
+    dense = Dense(features, use_bias, group, module.options)
     nn.share_scope(module, dense)
     return dense
 
@@ -170,23 +253,23 @@ class Layer(nn.Module):
     """One decoder layer, norms before the sublayers (LLaMA, Qwen) or on their output (OLMo2)."""
 
     config: ModelConfig
-    method: str
-    gram_cost_ratio: float
+    options: Options
 
     @nn.compact
-    def __call__(self, x_BxTxD, mask_BxTxT, cos_sin, probes):
-        """The residual stream [B, T, D] after the layer, and None: what a scan's body returns."""
+    def __call__(self, x_BxTxD, mask_BxTxS, cos_sin, probes, past=None):
+        """The residual stream [B, T, D] after the layer, and what ``Attention`` gives beside."""
         c = self.config
-        attention = Attention(c, self.method, self.gram_cost_ratio, name="attn")
-        mlp = GatedMLP(c, self.method, self.gram_cost_ratio, name="mlp")
+        attention = Attention(c, self.options, name="attn")
+        mlp = GatedMLP(c, self.options, name="mlp")
         attn_norm = RMSNorm(c.norm_eps, name="attn_norm")
         mlp_norm = RMSNorm(c.norm_eps, name="mlp_norm")
         if c.norm_position == "pre":
             normed = attn_norm(x_BxTxD, probes["norm"])
-            x_BxTxD = x_BxTxD + attention(normed, mask_BxTxT, cos_sin, probes)
+            attended, own = attention(normed, mask_BxTxS, cos_sin, probes, past)
+            x_BxTxD = x_BxTxD + attended
             x_BxTxD = x_BxTxD + mlp(mlp_norm(x_BxTxD, probes["norm"]), probes)
         else:
-            attended = attention(x_BxTxD, mask_BxTxT, cos_sin, probes)
+            attended, own = attention(x_BxTxD, mask_BxTxS, cos_sin, probes, past)
             x_BxTxD = x_BxTxD + attn_norm(attended, probes["norm"])
             x_BxTxD = x_BxTxD + mlp_norm(mlp(x_BxTxD, probes), probes["norm"])
-        return x_BxTxD, None
+        return x_BxTxD, own

@@ -16,6 +16,7 @@ from ilp_jax.errors import RunFailure
 from ilp_jax.models import weights
 from ilp_jax.models.config import ModelConfig
 from ilp_jax.models.decoder import Decoder
+from ilp_jax.models.lora import COLLECTION, Adapted, LoraConfig
 from ilp_jax.norms.oracle import vmap_norms
 from ilp_jax.train.step import gradients
 
@@ -78,18 +79,25 @@ def random_rows(config: ModelConfig, n_rows: int, length: int, seed: int = 0) ->
 
 
 def random_params(decoder: Decoder, rows: RowBatch, seed: int = 0):
-    """Random parameters with every scale and bias off its initial value, so that none hides."""
+    """Random parameters with every scale and bias off its initial value, so that none hides.
+
+    Returns:
+      The tree of parameters, ``Adapted`` where the decoder has adapters.
+    """
     row = rows.tokens_BxT[:1], rows.positions_BxT[:1], rows.branch_BxT[:1]
     variables = compile_quickly(decoder.init, jax.random.key(seed), *row)(
         jax.random.key(seed), *row
     )
-    leaves, tree = jax.tree.flatten(variables["params"])
+    leaves, tree = jax.tree.flatten(variables)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     moved = [
         leaf + 0.1 * jax.random.normal(key, leaf.shape)
         for leaf, key in zip(leaves, keys, strict=True)
     ]
-    return jax.tree.unflatten(tree, moved)
+    variables = jax.tree.unflatten(tree, moved)
+    if decoder.lora is None:
+        return variables["params"]
+    return Adapted(variables["params"], variables[COLLECTION])
 
 
 def compile_quickly(fun: Callable, *args: Any) -> Callable:
@@ -125,7 +133,9 @@ def relative_errors(
       n_microbatches: parts that the batch is cut into.
       seed: of the random parameters.
     """
-    params = random_params(decoder, rows, seed)
+    params, base = random_params(decoder, rows, seed), None
+    if isinstance(params, Adapted):
+        base, params = params
     cut = jax.tree.map(lambda x: x.reshape(n_microbatches, -1, *x.shape[1:]), rows)
     tapped = functools.partial(
         gradients,
@@ -134,9 +144,9 @@ def relative_errors(
         with_norms=True,
         with_gradient=True,
     )
-    _, stats = compile_quickly(tapped, params, cut)(params, cut)
+    _, stats = compile_quickly(tapped, params, cut, base)(params, cut, base)
     by_vmap = functools.partial(vmap_norms, decoder=decoder)
-    reference = compile_quickly(by_vmap, params, rows)(params, rows)
+    reference = compile_quickly(by_vmap, params, rows, base)(params, rows, base)
     real = rows.target_mask_BxR.sum(axis=1) > 0
     floor = 1e-3 * np.asarray(reference["grad_norm"])[real]
     return {
@@ -166,11 +176,14 @@ def check_norms(config: ConfigDict) -> dict[str, float]:
             remat=config.model.remat,
         )
     )
+    adapters = None
+    if config.lora.rank:
+        adapters = LoraConfig(min(config.lora.rank, 4), tuple(config.lora.targets))
     rows = random_rows(model, n_rows=8, length=24, seed=config.seed)
     worst: dict[str, float] = {}
     for method in ("gram", "direct"):
         errors = relative_errors(
-            Decoder(model, method),
+            Decoder(model, method, lora=adapters),
             rows,
             config.train.loss_normalization,
             n_microbatches=2 if config.train.microbatches > 1 else 1,

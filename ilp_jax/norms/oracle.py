@@ -9,18 +9,22 @@ import jax.numpy as jnp
 
 from ilp_jax.data.batches import RowBatch
 from ilp_jax.models.decoder import GROUPS, Decoder, group_of
+from ilp_jax.models.lora import Adapted, variables_of
 from ilp_jax.train.losses import target_statistics
 
 
-def vmap_norms(params: Any, rows: RowBatch, decoder: Decoder) -> dict[str, jax.Array]:
+def vmap_norms(
+    params: Any, rows: RowBatch, base: Any = None, *, decoder: Decoder
+) -> dict[str, jax.Array]:
     """Per-example gradient norms by ``vmap(grad)`` on batches of one, no taps involved.
 
     Holds B whole gradients at once: for small models only.
 
     Args:
-      params: the parameters.
+      params: what is trained: the parameters, or with ``base`` the adapters.
       rows: arrays [B, ...], without a microbatch axis.
       decoder: the model.
+      base: the frozen parameters under adapters, None without.
 
     Returns:
       ``grad_norm`` and ``grad_norm_{group}``, each float32 [B]: the norm of the gradient of
@@ -30,7 +34,7 @@ def vmap_norms(params: Any, rows: RowBatch, decoder: Decoder) -> dict[str, jax.A
     def mean_loss(params, row):
         one = jax.tree.map(lambda x: x[None], row)
         logits = decoder.apply(
-            {"params": params},
+            variables_of(_whole(params, base)),
             one.tokens_BxT,
             one.positions_BxT,
             one.branch_BxT,
@@ -46,3 +50,7 @@ def vmap_norms(params: Any, rows: RowBatch, decoder: Decoder) -> dict[str, jax.A
         squares[group] += jnp.sum(jnp.square(grad), axis=tuple(range(1, grad.ndim)))
     norms = {f"grad_norm_{group}": jnp.sqrt(square) for group, square in squares.items()}
     return {"grad_norm": jnp.sqrt(sum(squares.values()))} | norms
+
+
+def _whole(params: Any, base: Any) -> Any:
+    return params if base is None else Adapted(base, params)

@@ -120,7 +120,7 @@ INFERENCE_SCHEMA = pa.schema(
         _field("mode", pa.string(), "greedy, sample or choice"),
         _field("prompt_variant", pa.int32(), "wording of the prompt; 0: as trained"),
         _field("temperature", pa.float64(), "sampling temperature; 0 for greedy", null=True),
-        _field("seed", pa.int64(), "seed of the sample", null=True),
+        _field("seed", pa.int64(), "seed of the answer drawn; null: nothing was drawn", null=True),
         _field("prediction", pa.string(), "the answer given", null=True),
         _field("confidence", pa.float64(), "probability of the answer given", "[0, 1]", True),
         _field("correct", pa.bool_(), "whether the answer is the target", null=True),

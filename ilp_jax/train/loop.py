@@ -18,6 +18,7 @@ import numpy as np
 from ilp_jax import progress
 from ilp_jax.data.batches import BatchMeta, train_batch
 from ilp_jax.data.study import Stage
+from ilp_jax.models.lora import COLLECTION, Adapted
 from ilp_jax.stats.inference import discard_inference_after
 from ilp_jax.stats.writer import StatsWriter, compact, discard_after
 from ilp_jax.train.checkpoint import BestCheckpoint, Checkpoints
@@ -40,10 +41,11 @@ def train(ws: Workspace, load_base: Any) -> Any:
     Args:
       ws: the run's workspace.
       load_base: a function without arguments that gives the base parameters on the device;
-        called only when there is no checkpoint to go on from. They are consumed.
+        called where they are needed: without a checkpoint to go on from, and under
+        adapters. Without adapters they are consumed.
 
     Returns:
-      The final parameters, on the device.
+      The final parameters on the device, ``Adapted`` where adapters were trained.
 
     Raises:
       RunFailure: a loss or norm is not finite, or the disk is full. Rows and checkpoints
@@ -53,16 +55,14 @@ def train(ws: Workspace, load_base: Any) -> Any:
     best = BestCheckpoint(ws.workdir / BEST)
     # Closed whatever happens, so that a notebook may call again after an interruption.
     with contextlib.closing(checkpoints), contextlib.closing(best):
-        state = _train(ws, load_base, checkpoints, best)
+        params = _train(ws, load_base, checkpoints, best)
     compact(ws.workdir / STATS, "train")
-    return state.params
+    return params
 
 
-def _train(
-    ws: Workspace, load_base: Any, checkpoints: Checkpoints, best: BestCheckpoint
-) -> TrainState:
+def _train(ws: Workspace, load_base: Any, checkpoints: Checkpoints, best: BestCheckpoint) -> Any:
     config = ws.config
-    state, start = restore_or_start(ws, checkpoints, load_base)
+    state, base, start = restore_or_start(ws, checkpoints, load_base)
     # Without a checkpoint even update 0's rows of this phase are computed again.
     kept = start if start else -1
     discard_after(ws.workdir / STATS, kept)
@@ -70,7 +70,7 @@ def _train(
     best.discard_after(kept)
 
     total = total_steps(ws.data, config.train.batch_size)
-    writer = StatsWriter(ws.workdir / STATS, "train")
+    writer = StatsWriter(ws.workdir / STATS, "train", metadata=norms_of(ws))
     with (
         writer,
         MetricsLog(ws.workdir, resume_step=start) as metrics,
@@ -81,7 +81,7 @@ def _train(
         pending: _Pending | None = None
         for place in places(ws.data, config.train.batch_size, after=start):
             state = at_stage_start(ws, state, place)
-            state, dispatched = dispatch(ws, state, place)
+            state, dispatched = dispatch(ws, state, base, place)
             if pending is not None:
                 record(ws, pending, writer, metrics, bar)
             pending = dispatched
@@ -91,32 +91,62 @@ def _train(
                 record(ws, pending, writer, metrics, bar)
                 pending = None
             if place.ends_epoch:
-                milestones.pass_epoch(place, state.params, bar)
+                milestones.pass_epoch(place, with_base(state.params, base), bar)
             if due:
                 writer.flush()
                 checkpoints.save(place.step, state)
                 saved_at = time.monotonic()
         checkpoints.wait()
         best.wait()
-    return state
+    return with_base(state.params, base)
 
 
 def restore_or_start(
     ws: Workspace, checkpoints: Checkpoints, load_base: Any
-) -> tuple[TrainState, int]:
-    """The newest readable checkpoint and its step, or the base model and 0."""
+) -> tuple[TrainState, Any, int]:
+    """The newest readable checkpoint's state or the start's, the frozen base, the step.
+
+    The base is None where all parameters are trained: then the state holds them.
+    """
     make = jax.jit(init_state, static_argnums=1, donate_argnums=0)
+    adapted = ws.decoder.lora is not None
+    base = load_base() if adapted else None
     newest = checkpoints.latest_step()
-    if newest is None:
-        return make(load_base(), ws.optimizer), 0
-    return tuple(reversed(checkpoints.restore(newest, abstract_state(ws))))
+    if newest is not None:
+        step, state = checkpoints.restore(newest, abstract_state(ws))
+        return state, base, step
+    trained = _first_adapters(ws) if adapted else load_base()
+    return make(trained, ws.optimizer), base, 0
+
+
+def with_base(trained: Any, base: Any) -> Any:
+    """A model's parameters from what is trained and what is frozen (None: nothing is)."""
+    return trained if base is None else Adapted(base, trained)
+
+
+def at_start(ws: Workspace, base: Any) -> Any:
+    """The parameters before the first update: the base's, with new adapters if there are any."""
+    return base if ws.decoder.lora is None else Adapted(base, _first_adapters(ws))
+
+
+def norms_of(ws: Workspace) -> dict[str, str]:
+    """What the statistics' metadata says of their gradient norms."""
+    return {"grad_norm_of": "all parameters" if ws.decoder.lora is None else "LoRA adapters"}
+
+
+def _first_adapters(ws: Workspace) -> Any:
+    row = np.zeros((1, 1), np.int32)
+    # Jitted, so that the base's initial values, which nobody asks for, are never computed.
+    init = jax.jit(lambda key: ws.decoder.init(key, row, row, row)[COLLECTION])
+    return init(jax.random.key(ws.config.seed))
 
 
 def abstract_state(ws: Workspace) -> TrainState:
     """Shapes of the training state, without its values."""
     row = jax.ShapeDtypeStruct((1, 1), np.int32)
     variables = jax.eval_shape(ws.decoder.init, jax.random.key(0), row, row, row)
-    shapes = jax.eval_shape(lambda params: init_state(params, ws.optimizer), variables["params"])
+    trained = variables["params" if ws.decoder.lora is None else COLLECTION]
+    shapes = jax.eval_shape(lambda params: init_state(params, ws.optimizer), trained)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
@@ -140,7 +170,9 @@ class _Pending:
     stats: dict[str, jax.Array]
 
 
-def dispatch(ws: Workspace, state: TrainState, place: Place) -> tuple[TrainState, _Pending]:
+def dispatch(
+    ws: Workspace, state: TrainState, base: Any, place: Place
+) -> tuple[TrainState, _Pending]:
     """Starts one update; returns without waiting for it. The state given is consumed."""
     train = ws.config.train
     rows, meta = train_batch(
@@ -156,7 +188,10 @@ def dispatch(ws: Workspace, state: TrainState, place: Place) -> tuple[TrainState
     with_norms = bool(train.norms_every) and (place.step - 1) % train.norms_every == 0
     with jax.transfer_guard("disallow"):
         state, stats = ws.programs.train[with_norms](
-            state, in_microbatches(rows, train.microbatches), jax.device_put(np.float32(rate))
+            state,
+            in_microbatches(rows, train.microbatches),
+            jax.device_put(np.float32(rate)),
+            base,
         )
     return state, _Pending(place, meta, rate, stats)
 

@@ -30,7 +30,7 @@ def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
 
 def _is_matrix(params):
     def decays(path, _):
-        return path[-1].key in ("kernel", "embedding")
+        return path[-1].key in ("kernel", "embedding", "a", "b")
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

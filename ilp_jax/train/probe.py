@@ -10,6 +10,7 @@ import numpy as np
 
 from ilp_jax.data.batches import BatchMeta, probe_batches
 from ilp_jax.errors import RunFailure
+from ilp_jax.models.decoder import Decoder
 from ilp_jax.train.step import in_microbatches
 
 if TYPE_CHECKING:
@@ -117,9 +118,9 @@ def columns_of(
                 "lower the learning rate or look at that example; statistics and checkpoints "
                 "from before are kept",
             )
-    if ws.decoder.config.tie_embeddings and "grad_norm_head" in columns:
-        # A tied matrix counts whole in `embed`; the writer turns NaN into null.
-        columns["grad_norm_head"] = np.full(n, np.nan, np.float32)
+    if "grad_norm" in columns:
+        for group in absent_groups(ws.decoder):  # The writer turns NaN into null.
+            columns[f"grad_norm_{group}"] = np.full(n, np.nan, np.float32)
     rows_a_part = len(meta.example_index_B) // n_parts
     place = np.arange(n, dtype=np.int32)
     return columns | {
@@ -129,6 +130,13 @@ def columns_of(
         "row": place % rows_a_part,
         "segment": 0,
     }
+
+
+def absent_groups(decoder: Decoder) -> tuple[str, ...]:
+    """Module groups without a trained parameter: a tied matrix counts whole in ``embed``."""
+    if decoder.lora is not None:
+        return ("embed", "norm", "head")
+    return ("head",) if decoder.config.tie_embeddings else ()
 
 
 def visits_done(ws: Workspace, stage: int, epoch: int) -> np.ndarray:

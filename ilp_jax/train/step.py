@@ -12,6 +12,7 @@ from flax import struct
 
 from ilp_jax.data.batches import RowBatch
 from ilp_jax.models.decoder import GROUPS, Decoder, zero_probes
+from ilp_jax.models.lora import Adapted, variables_of
 from ilp_jax.train.losses import example_weights, target_statistics
 
 Params = Any
@@ -22,7 +23,7 @@ class TrainState(struct.PyTreeNode):
     """All that an update changes.
 
     Attributes:
-      params: float32 parameters.
+      params: what is trained, float32: the parameters, or adapters alone.
       opt_state: the optimiser's moments.
       step: int32 scalar, updates done.
     """
@@ -41,6 +42,7 @@ def train_step(
     state: TrainState,
     rows: RowBatch,
     learning_rate: jax.Array,
+    base: Params | None = None,
     *,
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
@@ -54,6 +56,7 @@ def train_step(
       rows: arrays [M, B / M, ...]: M microbatches whose gradients are added up, with the
         loss weighted over all of them together.
       learning_rate: float32 scalar.
+      base: the frozen parameters under adapters; None where all is trained.
       decoder: the model.
       optimizer: direction of the update.
       normalization: see ``example_weights``.
@@ -67,6 +70,7 @@ def train_step(
     grads, stats = gradients(
         state.params,
         rows,
+        base,
         decoder=decoder,
         normalization=normalization,
         with_norms=with_norms,
@@ -81,14 +85,16 @@ def probe_step(params: Params, rows: RowBatch, *, decoder: Decoder, with_norms: 
     """The same statistics without an update; with norms it needs a backward pass.
 
     Args:
-      params: parameters to ask.
+      params: parameters to ask, or ``Adapted``.
       rows: arrays [M, B / M, ...].
       decoder: the model.
       with_norms: whether per-example gradient norms are computed.
     """
+    params, base = (params.adapters, params.base) if isinstance(params, Adapted) else (params, None)
     _, stats = gradients(
         params,
         rows,
+        base,
         decoder=decoder,
         normalization="example",
         with_norms=with_norms,
@@ -100,6 +106,7 @@ def probe_step(params: Params, rows: RowBatch, *, decoder: Decoder, with_norms: 
 def gradients(
     params: Params,
     rows: RowBatch,
+    base: Params | None = None,
     *,
     decoder: Decoder,
     normalization: str,
@@ -109,8 +116,9 @@ def gradients(
     """Gradient of the weighted loss and statistics of every example, by one backward pass.
 
     Args:
-      params: float32 parameters.
+      params: what is trained, float32.
       rows: arrays [M, B / M, ...].
+      base: the frozen parameters under adapters, None without.
       decoder: the model.
       normalization: see ``example_weights``.
       with_norms: whether per-example norms are taken.
@@ -126,7 +134,7 @@ def gradients(
 
     def loss(params, probes, rows, weights_B):
         logits = decoder.apply(
-            {"params": params},
+            variables_of(params if base is None else Adapted(base, params)),
             rows.tokens_BxT,
             rows.positions_BxT,
             rows.branch_BxT,

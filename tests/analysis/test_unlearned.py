@@ -7,10 +7,15 @@ from hypothesis import strategies as st
 
 from ilp_jax.analysis.unlearned import by_default, unlearned
 
-DETECT = {"exact_match_max_tokens": 3, "n_samples": 5, "temperature": 0.7}
+DETECT = {
+    "exact_match_max_tokens": 3,
+    "n_samples": 5,
+    "temperature": 0.7,
+    "pass_threshold": 0.2,
+}
 
 
-def answers_of(example_id, exact, logprob, choice, point="final"):
+def answers_of(example_id, exact, logprob, choice, drawn=(), point="final"):
     common = {"example_id": example_id, "point": point}
     rows = [
         common | {"mode": "greedy", "correct": exact, "gold_logprob": -9.0},
@@ -18,6 +23,10 @@ def answers_of(example_id, exact, logprob, choice, point="final"):
     ]
     if choice is not None:
         rows.append(common | {"mode": "choice", "correct": choice, "gold_logprob": -9.0})
+    # A drawn answer has a seed and, here, a log-probability that no reader may use.
+    rows += [
+        common | {"mode": "sample", "seed": 0, "correct": c, "gold_logprob": -9.0} for c in drawn
+    ]
     return rows
 
 
@@ -26,6 +35,7 @@ def frames(examples):
         "example_id": pl.Int64,
         "point": pl.String,
         "mode": pl.String,
+        "seed": pl.Int64,
         "correct": pl.Boolean,
         "gold_logprob": pl.Float64,
     }
@@ -44,6 +54,7 @@ EXAMPLES = st.lists(
         st.booleans(),
         st.floats(-6, 0),
         st.sampled_from([None, True, False]),
+        st.lists(st.booleans(), max_size=10),
     ),
     min_size=1,
     max_size=8,
@@ -54,14 +65,19 @@ EXAMPLES = st.lists(
 def test_verdicts_follow_their_definitions(examples):
     found = unlearned(*frames(examples), DETECT)
     verdicts = {(i, d): u for i, _, d, u in found.iter_rows()}
-    assert len(verdicts) == len(found) == 3 * len(examples)
+    n_drawn = sum(1 for *_, drawn in examples if drawn)
+    assert len(verdicts) == len(found) == 3 * len(examples) + n_drawn
     default = {i: u for i, _, _, u in by_default(found).iter_rows()}
-    for i, (length, exact, logprob, choice) in enumerate(examples):
+    for i, (length, exact, logprob, choice, drawn) in enumerate(examples):
         expected = None if length > 3 else not exact
         assert verdicts[i, "exact_match"] is expected
         probability = 2.718281828459045**logprob
         assert verdicts[i, "exact_law"] is ((1 - probability) ** 5 >= 0.5)
         assert verdicts[i, "choice"] is (None if choice is None else not choice)
+        assert ((i, "sampled") in verdicts) is bool(drawn)
+        if drawn:
+            # 1 of 5 is not below 0.2.
+            assert verdicts[i, "sampled"] is (10 * sum(drawn) < 2 * len(drawn))
         fallback = None if choice is None else not choice
         assert default[i] is (expected if expected is not None else fallback)
 

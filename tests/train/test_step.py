@@ -93,7 +93,7 @@ def test_microbatches_and_norms_change_nothing(decoder, params, rows):
         cut = in_microbatches(rows, parts)
         out[parts, norms] = programs.train[norms](init_state(copy(params), optimizer), cut, rate)
     first_state, first_stats = out[1, True]
-    reference = vmap_norms(params, rows, decoder)
+    reference = vmap_norms(params, rows, decoder=decoder)
     for (_, norms), (state, stats) in out.items():
         assert ("grad_norm" in stats) == norms
         for name, values in stats.items():
