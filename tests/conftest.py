@@ -11,6 +11,11 @@ import hypothesis
 import numpy as np
 import pytest
 
+# Programs here are tiny and run a few times: compiling them is most of the work. Set before
+# JAX starts; processes that the tests start inherit it, so that bits can be compared.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")

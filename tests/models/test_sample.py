@@ -179,7 +179,7 @@ def test_answers_are_drawn_with_their_exact_probability(tiny_decoder, temperatur
 
 
 def test_an_answer_does_not_depend_on_its_batch(tiny_decoder):
-    prompts = prompts_of((1, 30, 5, 31, 40, 2, 7), TINY.vocab_size - 1)
+    prompts = prompts_of((1, 30, 5, 31, 20, 2, 7), TINY.vocab_size - 1)
     ids = [0, 2**63 - 1, 7, 2**32 + 7, 5, 2**40, 1]
     limits = [6, 6, 6, 3, 6, 8, 1]
 
@@ -239,7 +239,7 @@ def test_a_bfloat16_cache_gives_the_answers_of_whole_rows():
     row = jnp.zeros((1, 2), jnp.int32)
     params = decoder.init(jax.random.key(1), row, row, row)["params"]
     params = jax.tree.map(lambda a: a * 8 if a.ndim > 2 else a, params)
-    prompts = prompts_of((2, 5), 31)
+    prompts = prompts_of((5, 5), 31)
     found = sample(
         decoder,
         params,
