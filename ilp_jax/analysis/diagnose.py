@@ -78,7 +78,9 @@ def summarise(
         pl.col("seed").is_null(),
         pl.col("example_id").is_in(trained["example_id"].to_list()),
     )
-    expected = laws.group_by("point").agg(
+    # In order throughout, so that sums round alike and equal runs have equal summaries.
+    laws = laws.sort("point", "example_id")
+    expected = laws.group_by("point", maintain_order=True).agg(
         none_of(pl.col("gold_logprob"), detect["n_samples"]).mean().alias("share")
     )
     return {
@@ -113,7 +115,8 @@ def probe_losses(workdir: epath.Path, plan: pl.DataFrame) -> list[dict[str, Any]
     rows = (
         probes.filter(pl.col("kind") == "probe")
         .join(plan.lazy().select("example_id", pl.col("stage").alias("of_stage")), on="example_id")
-        .group_by("step", "stage", "epoch", "of_stage")
+        .sort("step", "of_stage", "example_id")
+        .group_by("step", "stage", "epoch", "of_stage", maintain_order=True)
         .agg(
             (pl.col("loss_sum") / pl.col("n_tokens")).mean().alias("loss"),
             pl.len().alias("n"),

@@ -33,7 +33,7 @@ def workspace(shapes, tie=False):
         for i, (rows, epochs, copies) in enumerate(shapes, 1)
     )
     examples = tuple(Example(100 + i, "s", f"k{i}", prompt="p", response="r") for i in range(N))
-    model = types.SimpleNamespace(config=types.SimpleNamespace(tie_embeddings=tie))
+    model = types.SimpleNamespace(config=types.SimpleNamespace(tie_embeddings=tie), lora=None)
     return types.SimpleNamespace(data=StudyData(examples, (), stages), decoder=model)
 
 
