@@ -120,13 +120,15 @@ def test_rich_results_are_drawn(file, calls, capsys):
 
 
 def test_check_norms(file, monkeypatch, capsys):
-    stand_in = types.ModuleType("ilp_jax.norms.check")
-    stand_in.check_norms = lambda config: {"grad_norm": 1e-7, "grad_norm_attn": 3e-6}
-    monkeypatch.setitem(sys.modules, "ilp_jax.norms.check", stand_in)
+    found = {"grad_norm": 1e-7, "grad_norm_attn": 3e-6}
+    monkeypatch.setattr("ilp_jax.norms.check.check_norms", lambda config: found)
     assert cli.main(["check-norms", "--config", file]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["grad_norm", "1e-07"]
-    assert lines[-1].split() == ["largest", "relative", "error", "3e-06"]
+    assert lines[0].split() == ["grad_norm", "1.00e-07"]
+    assert " ".join(" ".join(lines[2:]).split()).startswith("largest relative error 3.00e-06")
+    found["grad_norm"] = 1e-3
+    assert cli.main(["check-norms", "--config", file]) == 1
+    assert "off by 1.00e-03" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import polars as pl
@@ -15,7 +16,7 @@ from ilp_jax.stats import schema, shards
 STATS = "stats"
 INFERENCE = "inference"
 
-_ATTEMPTS = 5
+_ATTEMPTS = 30
 
 
 def read_stats(
@@ -42,7 +43,8 @@ def read_stats(
     wanted = None
     if columns is not None:
         wanted = list(dict.fromkeys([*schema.KEY, *columns]))
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
+        time.sleep(0.01 * attempt)  # No wait at first; then time for a compaction to end.
         before, failure = files.list_files(folder), None
         try:
             parts = [files.read_parquet(path, wanted) for path in shards.counting(folder)]
