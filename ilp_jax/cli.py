@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted.
     """
+    # Our models need no torch: the advice to install it is no news to a user of ours.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
