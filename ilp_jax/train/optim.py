@@ -58,7 +58,8 @@ def learning_rate(stage: ConfigDict, step_in_stage: int, n_steps: int) -> float:
     if stage.schedule == "constant":
         return peak
     if stage.schedule == "linear":
-        return peak * (1 - (1 - floor) * done)
+        # In this form the last update has the floor itself, without cancellation.
+        return peak * (floor + (1 - floor) * (1 - done))
     if stage.schedule == "cosine":
         return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
     raise ValueError(f"schedule={stage.schedule!r} is not constant, linear or cosine")
