@@ -43,9 +43,10 @@ def positions(plan: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def last_stages(plan: pl.DataFrame) -> pl.DataFrame:
-    """The last stage that trains on each example, ``stage``; nothing trains it after."""
-    return plan.group_by("example_id").agg(pl.col("stage").max())
+def own_stages(plan: pl.DataFrame) -> pl.DataFrame:
+    """The last stage that trains on each example, ``stage``, and the first, ``first_stage``."""
+    stage = pl.col("stage")
+    return plan.group_by("example_id").agg(stage.max(), stage.min().alias("first_stage"))
 
 
 def stage_ends(inference: pl.DataFrame, stats: pl.DataFrame) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilp_jax.analysis.duplicates import LISTED, duplicates
@@ -52,6 +52,7 @@ def loop_over(rows, threshold):
     ]
 
 
+@settings(max_examples=40)
 @given(ROWS, st.sampled_from([0.6, 0.8, 1.0]))
 def test_duplicates_are_those_of_a_loop_over_pairs(rows, threshold):
     trained = pl.Series([10 + i for i, (*_, is_trained) in enumerate(rows) if is_trained])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ilp_jax.analysis.near import near_texts, near_vectors
@@ -39,6 +39,7 @@ def pairs_by_loop(texts, threshold):
     return found
 
 
+@settings(max_examples=50)
 @given(TEXTS, st.sampled_from([0.3, 0.55, 0.7, 0.85, 0.95]))
 def test_near_texts_are_those_that_comparing_all_pairs_finds(texts, threshold):
     found = near_texts(pl.Series(texts, dtype=pl.String), threshold)
