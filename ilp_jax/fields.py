@@ -141,6 +141,19 @@ def default_config() -> ConfigDict:
     # A drawn answer counts as correct when its text equals the response but for case,
     # punctuation, articles and white space; False: when its tokens equal the target's.
     detect.normalise = False
+    # A summary's greedy answer with a ROUGE-L (F1) below this = unlearned. Ours: just below
+    # the means that the study reports for trained summaries (Table 11: .41 to .61); it gives
+    # no threshold.
+    detect.rouge_l_threshold = 0.4
+    # K: the candidate set is the K unlearned rows with the most consistent errors (1000 in the
+    # study, section 3.1.4).
+    detect.top_k = 1000
+    # Further temperatures of the exact law at 'final', for the stability of the verdicts: one
+    # more forward pass over all rows each.
+    detect.stability_temperatures = ()
+    # Numbers of drawn answers for which the stability of the verdicts is worked out (nothing
+    # is drawn).
+    detect.stability_n_samples = (1, 5, 10, 25)
     # Examples in one detection batch.
     detect.batch_size = 8
     # Row lengths in tokens that prompt and all options together are padded to; () = a
@@ -198,6 +211,8 @@ def default_stage() -> ConfigDict:
     # Further training rows, each a trained row's prompt with another of its options as the
     # response: known data conflicts.
     stage.planted_twins = 0
+    # What a response is: 'answer', or 'summary', which is judged by ROUGE-L.
+    stage.task = "answer"
     # Passes over the stage's rows.
     stage.epochs = 2
     # Visits to each row within an epoch.
@@ -231,6 +246,7 @@ _ALLOWED = {
     "probe.norms_at": ("base", "epoch", "stage_end"),
     "detect.points": _POINTS,
     "detect.sampled_points": _POINTS,
+    "stages.*.task": ("answer", "summary"),
     "stages.*.schedule": ("constant", "linear", "cosine"),
     "stages.*.optimizer_state": ("keep", "fresh"),
 }
@@ -255,6 +271,8 @@ _RANGE = {
     "detect.n_samples": (1, math.inf),
     "detect.pass_threshold": (_TINY, 1),
     "detect.max_new_tokens": (1, math.inf),
+    "detect.rouge_l_threshold": (_TINY, 1),
+    "detect.top_k": (1, math.inf),
     "detect.batch_size": (1, math.inf),
     "stages.*.epochs": (1, math.inf),
     "stages.*.copies": (1, math.inf),
@@ -316,6 +334,20 @@ def validate(config: ConfigDict) -> ConfigDict:
             f"{point!r} is not among detect.points",
             "add it there",
         )
+    for field, kinds in (("stability_temperatures", int | float), ("stability_n_samples", int)):
+        values = detect[field]
+        fit = all(isinstance(v, kinds) and v is not True and 0 < v < math.inf for v in values)
+        require(
+            fit and len(set(values)) == len(values),
+            f"detect.{field}",
+            f"{values} are not different numbers above 0",
+        )
+    require(
+        detect.temperature not in detect.stability_temperatures,
+        "detect.stability_temperatures",
+        f"{detect.temperature} is detect.temperature, which is asked anyway",
+        "leave it out",
+    )
     require(config.model.path, "model.path", "is empty", "give a folder, a file or package:NAME")
     require(config.sequence, "sequence", "no stage to train", "list names of config.stages")
     for name in config.sequence:
@@ -338,6 +370,12 @@ def validate(config: ConfigDict) -> ConfigDict:
             f"stages.{name}.tfds_name",
             "is empty",
             "name the prepared data set of this stage",
+        )
+        require(
+            stage.task != "summary" or detect.sampled_points,
+            f"stages.{name}.task",
+            "is 'summary', which is judged by generated answers, and none are asked for",
+            "name points in detect.sampled_points, such as final",
         )
     return config.lock()
 

@@ -9,7 +9,7 @@ from etils import epath
 
 from ilp_jax import files
 from ilp_jax.analysis.shares import learned_and_lost, shares
-from ilp_jax.analysis.unlearned import by_default, none_of, unlearned
+from ilp_jax.analysis.unlearned import by_default, is_law, none_of, unlearned
 from ilp_jax.stats.reader import (
     read_examples,
     read_inference,
@@ -74,8 +74,7 @@ def summarise(
     verdicts = pl.concat([found, by_default(found)])
     trained = examples.filter(pl.col("example_id").is_in(plan["example_id"].unique().to_list()))
     laws = inference.filter(
-        pl.col("mode") == "sample",
-        pl.col("seed").is_null(),
+        is_law(detect["temperature"]),
         pl.col("example_id").is_in(trained["example_id"].to_list()),
     )
     # In order throughout, so that sums round alike and equal runs have equal summaries.

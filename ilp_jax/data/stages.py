@@ -144,7 +144,7 @@ class _Builder:
             if example is None:
                 dropped["too_few_options"] += 1
             else:
-                left.append(example)
+                left.append(_with_task(example, settings.get("task", "answer")))
         rows = []
         for example, tokens in zip(left, self._tokens(left), strict=True):
             reason = self._reason(settings, tokens)
@@ -195,6 +195,7 @@ class _Builder:
             if len(usable) >= n_twins:
                 break
             twins = [twin(parents[i], self._config.seed) for i in order[start : start + n_twins]]
+            twins = [_with_task(one, settings.get("task", "answer")) for one in twins]
             pairs = zip(twins, self._tokens(twins), strict=True)
             usable += [pair for pair in pairs if not self._reason(settings, pair[1])]
         if len(usable) < n_twins:
@@ -237,6 +238,13 @@ def _sources(
 def _prompt(row: Row) -> str:
     example, _ = row
     return json.dumps(example.messages) if example.messages else example.prompt
+
+
+def _with_task(example: Example, task: str) -> Example:
+    """The example with the stage's task in ``meta``, where it is not the usual 'answer'."""
+    if task == "answer":
+        return example
+    return dataclasses.replace(example, meta={**example.meta, "task": task})
 
 
 def _with_n_options(example: Example, n_options: int, seed: int) -> Example | None:

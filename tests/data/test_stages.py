@@ -41,6 +41,15 @@ def test_all_rows(make):
     assert len(data.stages[0].held_out) == 0
 
 
+def test_a_stage_of_summaries_marks_its_rows(make):
+    data = make({"a": {"task": "summary", "n_rows": 6, "held_out_rows": 2, "planted_twins": 1}})
+    assert len(data.examples) == 9 and {e.meta["task"] for e in data.examples} == {"summary"}
+    assert sum("planted" in e.meta for e in data.examples) == 1
+    usual = make({"a": {"task": "answer"}})
+    assert usual.examples == make({"a": {}}).examples
+    assert not any("task" in e.meta for e in usual.examples)
+
+
 def test_choice_is_stateless_and_ignores_order_and_other_rows(
     make, write_jsonl, questions, config, plain_tokenizer
 ):
