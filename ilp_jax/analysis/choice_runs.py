@@ -106,7 +106,7 @@ def summarise(rows: pl.DataFrame, detect: Mapping[str, Any]) -> dict[str, Any] |
     if rows.is_empty():
         return None
     chosen = candidates(rows, detect["top_k"])
-    chance = 1 / rows["n_options"].to_numpy()
+    scores = corrected(rows["pass_at_n"].to_numpy(), 1 / rows["n_options"].to_numpy())
     return {
         "n": len(rows),
         "prompt": PROMPTS.get(rows["prompt_variant"][0], str(rows["prompt_variant"][0])),
@@ -117,7 +117,7 @@ def summarise(rows: pl.DataFrame, detect: Mapping[str, Any]) -> dict[str, Any] |
         "guesser": guesser(rows["n_options"], rows["n_runs"], detect["pass_threshold"]),
         "pass_at_n": mean_of(rows["pass_at_n"]),
         "best_of_n": share_of(rows["best_of_n"].sum(), len(rows)),
-        "chance_corrected": mean_of(corrected(rows["pass_at_n"].to_numpy(), chance)),
+        "chance_corrected": mean_of(scores[~np.isnan(scores)]),
         "gold_probability": mean_of(rows["gold_probability"]),
         "candidates": {
             "k": int(detect["top_k"]),

@@ -8,6 +8,7 @@ import polars as pl
 from etils import epath
 
 from ilp_jax import files
+from ilp_jax.analysis import detection
 from ilp_jax.analysis.shares import learned_and_lost, shares
 from ilp_jax.analysis.unlearned import by_default, is_law, none_of, unlearned
 from ilp_jax.stats.reader import (
@@ -90,6 +91,13 @@ def summarise(
             "n_samples": detect["n_samples"],
             "share": dict(expected.sort("point").iter_rows()),
         },
+        "detection": detection.summarise(
+            inference,
+            examples,
+            plan,
+            config,
+            read_stats(workdir, columns=("n_correct", "n_tokens"), kind="probe"),
+        ),
         "converged": converged(inference),
         "probe_loss": probe_losses(workdir, plan),
         "n_examples": {

@@ -24,11 +24,12 @@ def share_of(count: int, total: int) -> dict[str, Any] | None:
     """
     if not total:
         return None
+    count, total = int(count), int(total)
     return {
-        "n": int(total),
-        "count": int(count),
+        "n": total,
+        "count": count,
         "share": count / total,
-        "interval": list(interval(int(count), int(total))),
+        "interval": list(interval(count, total)),
     }
 
 
@@ -42,15 +43,24 @@ def mean_of(values: Sequence[float] | np.ndarray) -> dict[str, Any] | None:
       ``n``, ``mean`` and Student's 95% ``interval`` over rows (None for a single row); None
       where n is 0.
     """
-    values = np.asarray(values, np.float64)
+    values = np.sort(np.asarray(values, np.float64))
     if not len(values):
         return None
-    mean, spread = float(values.mean()), None
+    mean, spread = exact_mean(values), None
     if len(values) > 1:
         error = float(values.std(ddof=1)) / math.sqrt(len(values))
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
         spread = [mean - half, mean + half]
     return {"n": len(values), "mean": mean, "interval": spread}
+
+
+def exact_mean(values: Sequence[float] | np.ndarray) -> float:
+    """The mean, rounded once: the same in whatever order a join gave the rows.
+
+    Args:
+      values: float [n], n > 0.
+    """
+    return math.fsum(values) / len(values)
 
 
 def below(threshold: float, n_runs: int) -> np.ndarray:
