@@ -32,6 +32,7 @@ from ilp_jax.data.study import StudyData
 from ilp_jax.data.tables import read_examples, write_examples, write_plan
 from ilp_jax.detect.ask import ask
 from ilp_jax.detect.drawn import draw, is_sampled
+from ilp_jax.detect.tempered import add_laws
 from ilp_jax.errors import UserError
 from ilp_jax.models import weights
 from ilp_jax.models.export import export as export_folder
@@ -265,6 +266,10 @@ def _ask_all(ws: Workspace, params: Any, point: str, **place: int) -> None:
     if is_sampled(ws.config.detect.sampled_points, point):
         with progress.bar(f"draw {point}", total=len(indices)) as bar:
             answers = draw(ws, params, answers, bar=bar)
+    others = ws.config.detect.stability_temperatures
+    if others and point == "final":
+        with progress.bar(f"ask {point}", total=len(indices) * len(others)) as bar:
+            answers = add_laws(ws, params, answers, others, bar=bar)
     put_inference(ws.workdir, point, answers, place["step"])
 
 
