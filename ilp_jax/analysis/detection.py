@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ilp_jax.analysis import base_choices, choice_runs
+from ilp_jax.analysis import base_choices, choice_runs, stability
 from ilp_jax.analysis.figures import chance_below, exact_mean, mean_of, share_of
 from ilp_jax.analysis.overlap import overlap
 from ilp_jax.analysis.shares import point_order
@@ -48,8 +48,9 @@ def summarise(
 
     Returns:
       ``settings`` (fields that the figures depend on), ``base`` (what the base model knows,
-      ``base_choices.summarise``; None where it was not asked) and ``points``, in a run's
-      order, each with ``point`` and, None where nothing was asked:
+      ``base_choices.summarise``; None where it was not asked), ``stability`` (of the verdicts
+      at ``final`` over draws and temperatures, ``stability.within``) and ``points``, in a
+      run's order, each with ``point`` and, None where nothing was asked:
 
       * ``choice``: the question asked once, as trained: right answers, how many of them a
         uniform guesser has, and both by how the options came about;
@@ -93,6 +94,7 @@ def summarise(
         "settings": {name: detect[name] for name in (*fields, "exact_match_max_tokens")},
         "base": base_choices.summarise(inference, examples, config),
         "points": points,
+        "stability": _stability(inference, config),
     }
 
 
@@ -147,6 +149,13 @@ def side_by_side(found: pl.DataFrame, seed: int) -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+def _stability(inference: pl.DataFrame, config: dict[str, Any]) -> dict[str, Any] | None:
+    answers = inference.filter(pl.col("point") == "final")
+    if answers.is_empty():
+        return None
+    return stability.within(answers, config["detect"], config["seed"])
 
 
 def _choice(answers: pl.DataFrame, examples: pl.DataFrame) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ DETECT = {
     "rouge_l_threshold": 0.4,
     "exact_match_max_tokens": 3,
     "top_k": 2,
+    "stability_n_samples": [5, 10],
 }
 CONFIG = {"detect": DETECT, "seed": 0}
 SCHEMA = {
@@ -115,6 +116,20 @@ def at(summary, point):
 def test_points_are_in_order_and_plain(summary):
     assert [one["point"] for one in summary["points"]] == ["base", "final"]
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_stability_is_told_at_the_end(summary):
+    found = summary["stability"]
+    assert [(one["temperature"], one["n_samples"]) for one in found["law"]] == [
+        (0.5, 5),
+        (0.5, 10),
+        (1.0, 5),
+        (1.0, 10),
+    ]
+    expected = at(summary, "final")["none_of_n"]["expected"]
+    assert found["law"][0]["share"] == pytest.approx(expected)
+    assert [one["detector"] for one in found["halves"]] == ["sampled", "choice_runs"]
+    assert [one["n"] for one in found["halves"]] == [N, 8]
 
 
 def test_choice_as_trained(summary, inference):

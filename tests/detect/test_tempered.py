@@ -31,12 +31,15 @@ def found(tiny, tiny_arguments, tmp_path_factory):
 def test_laws_against_a_plain_pass(found):
     ws, params, _, after = found
     rows = pl.from_arrow(after).filter(pl.col("mode") == "sample", pl.col("seed").is_null())
+    apply, length = jax.jit(ws.decoder.apply), 24
     for i in range(5):
         row = ws.data.tokens[i]
-        ids = np.concatenate([row.prompt_ids, row.target_ids])[None].astype(np.int32)
-        places = np.arange(ids.shape[1], dtype=np.int32)[None]
-        logits = ws.decoder.apply({"params": params}, ids, places, np.zeros_like(ids))
-        logits = np.asarray(logits[0], np.float64)
+        ids = np.concatenate([row.prompt_ids, row.target_ids]).astype(np.int32)
+        # What stands behind a token cannot change what is predicted there.
+        padded = np.pad(ids, (0, length - len(ids)))[None]
+        places = np.arange(length, dtype=np.int32)[None]
+        logits = apply({"params": params}, padded, places, np.zeros_like(padded))
+        logits = np.asarray(logits[0, : len(ids)], np.float64)
         one = rows.filter(pl.col("example_id") == row.example_id)
         assert one["temperature"].to_list() == [ws.config.detect.temperature, *HEATS]
         for heat, logprob in one.select("temperature", "gold_logprob").iter_rows():
