@@ -10,10 +10,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ilp_jax.analysis import detection_table
 from ilp_jax.analysis.shares import point_order
 
 TWINS = "planted_twin"
-DETECTORS = {"exact_match": "exact match", "choice": "choice"}
+DETECTORS = {
+    "exact_match": "exact match",
+    "rouge_l": "ROUGE-L",
+    "sampled": "the answers drawn",
+    "choice": "choice",
+}
 
 Line = tuple[int | None, str | None]
 """Stage and source of a table's line; None stands for all."""
@@ -32,13 +38,25 @@ def render(summary: dict[str, Any]) -> Group:
     points = sorted({cell["point"] for cell in summary["shares"]}, key=point_order)
     detectors = [d for d in DETECTORS if any(c["detector"] == d for c in summary["shares"])]
     tables = [_shares(summary, detector, points) for detector in detectors]
-    tables.append(_learned_and_lost(summary, detectors))
+    followed = {row["detector"] for row in summary["learned_and_lost"]}
+    followed = [detector for detector in detectors if detector in followed]
+    # Two detectors a table, so that it fits a terminal.
+    pairs = [followed[i : i + 2] for i in range(0, len(followed), 2)]
+    tables += [_learned_and_lost(summary, pair) for pair in pairs]
+    tables += detection_table.side_by_side(summary)
     return Group(*tables, *_notes(summary))
 
 
 def _table(title: str) -> Table:
     return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE, padding=(0, 1)
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE,
+        padding=(0, 1),
+        # Narrow, so that seven points leave room for the rows' names in 90 columns.
+        collapse_padding=True,
+        pad_edge=False,
     )
 
 
@@ -48,6 +66,8 @@ def _shares(summary: dict[str, Any], detector: str, points: Sequence[str]) -> Ta
         for c in summary["shares"]
         if c["detector"] == detector
     }
+    # A detector such as `sampled` is not asked everywhere.
+    points = [point for point in points if any(key[2] == point for key in cells)]
     table = _table(f"Share unlearned by {DETECTORS[detector]}, with its 95% interval")
     table.add_column("rows of")
     table.add_column("n", justify="right")
@@ -76,7 +96,11 @@ def _two_digits(share: float) -> str:
 
 
 def _learned_and_lost(summary: dict[str, Any], detectors: Sequence[str]) -> Table:
-    rows = {(r["detector"], r["stage"], r["source"]): r for r in summary["learned_and_lost"]}
+    rows = {
+        (r["detector"], r["stage"], r["source"]): r
+        for r in summary["learned_and_lost"]
+        if r["detector"] in detectors
+    }
     table = _table("Learned at the end of the row's own stage, and of these lost by the end")
     table.add_column("rows of")
     table.add_column("n", justify="right")
@@ -165,5 +189,6 @@ def _notes(summary: dict[str, Any]) -> list[Text]:
         for stage in summary.get("stages", [])
         if stage.get("dropped")
     ]
+    lines += detection_table.notes(summary)
     lines += summary.get("notes", [])
     return [Text(line) for line in lines]
