@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from ilp_jax.analysis.choice_runs import probability
+from ilp_jax.analysis.choice_runs import padded, probability
 from ilp_jax.analysis.figures import share_of
 
 EXIST_ACCURACY = 0.8
@@ -66,12 +66,10 @@ def _per_row(inference: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFrame:
         .sort("example_id", "prompt_variant")
     )
     scores, right = asked["option_logprob_mean"], asked["correct"].to_numpy()
-    best = pl.Series([int(np.argmax(values)) for values in scores], dtype=pl.Int64)
-    confidence = probability(scores, best, np.ones(len(asked)))
-    ranks = [
-        1 + sum(value > values[place] for value in values)
-        for values, place in zip(scores, asked["answer_index"], strict=True)
-    ]
+    table, place = padded(scores), asked["answer_index"].to_numpy()[:, None]
+    confidence = probability(scores, pl.Series(table.argmax(axis=1)), np.ones(len(asked)))
+    # Options that score as the response does are not better.
+    ranks = 1 + (table > np.take_along_axis(table, place, axis=1)).sum(axis=1)
     asked = asked.with_columns(
         pl.Series("rank", ranks, pl.Int64),
         pl.Series("wrong", np.where(right, 0.0, confidence), pl.Float64),

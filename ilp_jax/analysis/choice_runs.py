@@ -164,14 +164,20 @@ def probability(logprobs: pl.Series, index: pl.Series, temperature: np.ndarray) 
     Returns:
       float64 [n].
     """
-    out = np.empty(len(logprobs))
-    for row, (values, place, heat) in enumerate(zip(logprobs, index, temperature, strict=True)):
-        values = np.asarray(values, np.float64)
-        if heat == 0:
-            out[row] = values.argmax() == place
-        else:
-            shares = np.exp((values - values.max()) / heat)
-            out[row] = shares[place] / shares.sum()
+    scores, place = padded(logprobs), index.to_numpy()[:, None]
+    heat = np.asarray(temperature, np.float64)[:, None]
+    best = scores.max(axis=1, keepdims=True)
+    shares = np.exp((scores - best) / np.where(heat == 0, 1.0, heat))
+    shares /= shares.sum(axis=1, keepdims=True)
+    likeliest = scores.argmax(axis=1)[:, None] == place
+    return np.where(heat == 0, likeliest, np.take_along_axis(shares, place, axis=1))[:, 0]
+
+
+def padded(lists: pl.Series) -> np.ndarray:
+    """Lists of numbers as the rows of one array, short ones filled up with -inf. float64."""
+    lengths = lists.list.len().to_numpy().astype(np.int64)
+    out = np.full((len(lists), max(lengths, default=1)), -np.inf)
+    out[np.arange(out.shape[1]) < lengths[:, None]] = lists.explode().drop_nulls().to_numpy()
     return out
 
 

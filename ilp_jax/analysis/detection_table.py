@@ -96,8 +96,8 @@ def notes(summary: dict[str, Any]) -> list[str]:
     if greedy:
         lines.append(
             f"Greedy answers generated: {greedy['normalised']['count']} of "
-            f"{greedy['normalised']['n']} have the response's text after the same "
-            f"normalisation, {greedy['exact']['count']} its tokens."
+            f"{greedy['normalised']['n']} have the response's text but for case, "
+            f"punctuation, articles and white space, {greedy['exact']['count']} its tokens."
         )
     if final.get("rouge_l"):
         mean = final["rouge_l"]
