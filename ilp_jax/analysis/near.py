@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import polars as pl
 from scipy import sparse
 
-from ilp_jax.analysis.words import telling, words
+from ilp_jax.analysis.words import names, sentences, telling, words
 
 _PAIRS_AT_ONCE = 2_000_000
 _ROWS_AT_ONCE = 1024
@@ -19,7 +21,9 @@ def near_texts(texts: pl.Series, threshold: float) -> pl.DataFrame:
     The similarity of two texts is the smaller of two cosines between their sets of words: each
     word weighted by its inverse document frequency, log((1 + n) / (1 + df)) + 1, and all words
     alike. The first alone would call two questions about one rare name the same, the second two
-    names in one frame. Texts whose numbers, operators or negations differ are no pair.
+    names in one frame. Both must reach the threshold over the whole texts and over what is left
+    of them without the sentences that they share: of two questions about one passage only the
+    questions count. Texts whose numbers, symbols, reversing words or names differ are no pair.
 
     Exact at any size, by prefix filtering (Bayardo et al. 2007, "Scaling up all pairs similarity
     search"): where a text's words are put in one global order, rarest first, two texts of unit
@@ -31,16 +35,18 @@ def near_texts(texts: pl.Series, threshold: float) -> pl.DataFrame:
       threshold: least similarity, in (0, 1].
 
     Returns:
-      ``left`` < ``right`` (uint32, indices into ``texts``), ``similarity``; sorted.
+      ``left`` < ``right`` (uint32, indices into ``texts``), ``similarity`` (the smallest of the
+      four cosines); sorted.
     """
-    terms = _weighted_terms(texts)
+    vocabulary, terms = _weighted_terms(texts)
     n_words = terms.group_by("text").agg(pl.len().alias("n_words"))
     prefix = terms.filter(pl.col("tail_square") >= threshold**2 - _EPSILON)
-    guard = pl.DataFrame({"telling": texts}).select(
+    guard = pl.struct(telling(pl.col("t")).alias("telling"), names(pl.col("t")).alias("names"))
+    guards = pl.DataFrame({"t": texts}).select(
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("text"),
-        telling(pl.col("telling")).rank("dense").cast(pl.UInt32).alias("guard"),
+        guard.rank("dense").cast(pl.UInt32).alias("guard"),
     )
-    prefix = prefix.select("text", "word").join(guard, on="text").join(n_words, on="text")
+    prefix = prefix.select("text", "word").join(guards, on="text").join(n_words, on="text")
     weighted, alike = _matrices(terms, len(texts))
     found = [_no_pairs()]
     for pairs in _candidates(prefix, threshold):
@@ -48,7 +54,10 @@ def near_texts(texts: pl.Series, threshold: float) -> pl.DataFrame:
         similarity = np.minimum(_dots(weighted, left, right), _dots(alike, left, right))
         pairs = pairs.with_columns(pl.Series("similarity", np.minimum(similarity, 1.0)))
         found.append(pairs.filter(pl.col("similarity") >= threshold - _EPSILON))
-    return pl.concat(found).unique(("left", "right")).sort("left", "right")
+    whole = pl.concat(found).unique(("left", "right")).sort("left", "right")
+    return _without_shared_sentences(whole, texts, vocabulary).filter(
+        pl.col("similarity") >= threshold - _EPSILON
+    )
 
 
 def near_vectors(vectors: np.ndarray, threshold: float, most: int = 50) -> pl.DataFrame:
@@ -60,7 +69,7 @@ def near_vectors(vectors: np.ndarray, threshold: float, most: int = 50) -> pl.Da
     Args:
       vectors: float32 [n, d].
       threshold: least cosine.
-      most: a row takes part in about this many pairs at most, its nearest.
+      most: neighbours that a row looks at, its nearest.
 
     Returns:
       As ``near_texts``.
@@ -90,9 +99,13 @@ def near_vectors(vectors: np.ndarray, threshold: float, most: int = 50) -> pl.Da
     )
 
 
-def _weighted_terms(texts: pl.Series) -> pl.DataFrame:
-    """Each text's distinct words: ``text``, ``word`` (dense id, rarest first), ``weight`` of the
-    unit vector, and ``tail_square``, the squared norm of this word and all more common ones.
+def _weighted_terms(texts: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The vocabulary and each text's distinct words.
+
+    Returns:
+      ``word`` (text), ``id`` (dense, rarest first), ``idf``; and ``text``, ``word`` (the id),
+      ``weight`` of the unit vector, ``tail_square`` (squared norm of this word and all more
+      common ones).
     """
     terms = (
         pl.DataFrame({"word": texts})
@@ -101,47 +114,43 @@ def _weighted_terms(texts: pl.Series) -> pl.DataFrame:
         .drop_nulls()
         .unique()
     )
-    frequency = terms.group_by("word").len("df").sort("df", "word").with_row_index("id")
+    vocabulary = terms.group_by("word").len("df").sort("df", "word").with_row_index("id")
     idf = ((1 + len(texts)) / (1 + pl.col("df"))).log() + 1
+    vocabulary = vocabulary.select("word", "id", idf.alias("idf"))
     norm = pl.col("idf").pow(2).sum().over("text").sqrt()
-    return (
-        terms.join(frequency, on="word")
-        .with_columns(idf.alias("idf"))
+    square = pl.col("weight").pow(2)
+    terms = (
+        terms.join(vocabulary, on="word")
+        .sort("text", "id")
         .select("text", pl.col("id").alias("word"), (pl.col("idf") / norm).alias("weight"))
-        .sort("text", "word")
-        .with_columns(
-            pl.col("weight").pow(2).reverse().cum_sum().reverse().over("text").alias("tail_square")
-        )
+        .with_columns(square.reverse().cum_sum().reverse().over("text").alias("tail_square"))
     )
+    return vocabulary, terms
 
 
-def _matrices(terms: pl.DataFrame, n_texts: int) -> tuple[sparse.csr_array, sparse.csr_array]:
+def _matrices(terms: pl.DataFrame, n_texts: int) -> tuple[sparse.csr_array, ...]:
     """The texts' unit vectors [n_texts, n_words]: weighted by rarity, and all words alike."""
     at = terms["text"].to_numpy().astype(np.int64), terms["word"].to_numpy().astype(np.int64)
     shape = (n_texts, int(at[1].max(initial=-1)) + 1)
     counts = np.bincount(at[0], minlength=n_texts)
-    alike = 1 / np.sqrt(counts[at[0]])
-    return tuple(
-        sparse.csr_array((values, at), shape=shape)
-        for values in (terms["weight"].to_numpy(), alike)
-    )
+    both = terms["weight"].to_numpy(), 1 / np.sqrt(counts[at[0]])
+    return tuple(sparse.csr_array((values, at), shape=shape) for values in both)
 
 
-def _candidates(prefix: pl.DataFrame, threshold: float):
+def _candidates(prefix: pl.DataFrame, threshold: float) -> Iterator[pl.DataFrame]:
     """Pairs that share a word of their prefixes, and could be similar by their lengths."""
     shared = ("word", "guard")
-    prefix = prefix.filter(pl.len().over(shared) > 1).sort("text")
+    prefix = prefix.filter(pl.len().over(shared) > 1).sort("text", "word")
     # How many pairs each row opens settles how many rows fit in a part.
-    opened = prefix.select(pl.len().over(shared).cast(pl.Int64).cum_sum())["len"]
-    part = (opened // _PAIRS_AT_ONCE).rle_id() if len(prefix) else opened
-    prefix = prefix.rename({"text": "left"})
-    others = prefix.rename({"left": "right"})
-    for (_,), rows in prefix.with_columns(part.alias("part")).group_by("part", maintain_order=True):
-        shorter = pl.min_horizontal("n_words", "n_words_right")
-        longer = pl.max_horizontal("n_words", "n_words_right")
+    opened = pl.len().over(shared).cast(pl.Int64).cum_sum() // _PAIRS_AT_ONCE
+    parts = prefix.rename({"text": "left"}).with_columns(opened.alias("part"))
+    others = prefix.rename({"text": "right"}).lazy()
+    shorter = pl.min_horizontal("n_words", "n_words_right")
+    longer = pl.max_horizontal("n_words", "n_words_right")
+    for (_,), rows in parts.group_by("part", maintain_order=True):
         yield (
             rows.lazy()
-            .join(others.lazy(), on=shared)
+            .join(others, on=shared)
             .filter(pl.col("left") < pl.col("right"))
             .filter(shorter >= threshold**2 * longer - _EPSILON)
             .select("left", "right")
@@ -156,6 +165,49 @@ def _dots(matrix: sparse.csr_array, left: np.ndarray, right: np.ndarray) -> np.n
         part = slice(start, start + _PAIRS_AT_ONCE // 20)
         parts.append(matrix[left[part]].multiply(matrix[right[part]]).sum(axis=1))
     return np.concatenate(parts)
+
+
+def _without_shared_sentences(
+    pairs: pl.DataFrame, texts: pl.Series, vocabulary: pl.DataFrame
+) -> pl.DataFrame:
+    """The pairs with the least of their similarity and that of their own sentences alone."""
+    ids = pl.concat([pairs["left"], pairs["right"]]).unique().sort()
+    own = pl.DataFrame({"text": ids, "sentence": texts.gather(ids)}).with_columns(
+        sentences(pl.col("sentence"))
+    )
+    of_text = own.explode("sentence").with_columns(words(pl.col("sentence")).alias("word"))
+    of_text = of_text.with_columns(pl.col("word").list.join(" ").rank("dense").alias("sentence"))
+    of_text = of_text.explode("word").drop_nulls().join(vocabulary, on="word")
+    pairs = pairs.with_row_index("pair")
+    # One row a pair, side and word of a sentence, unless the other side has the sentence too.
+    sides = [
+        pairs.select("pair", pl.col(side).alias("text"), pl.lit(side).alias("side"))
+        .join(of_text.select("text", "sentence", "id", "idf"), on="text")
+        .drop("text")
+        for side in ("left", "right")
+    ]
+    both = pl.concat(sides)
+    shared = pl.col("side").n_unique().over("pair", "sentence") == 2
+    left_over = both.filter(~shared).drop("sentence").unique(("pair", "side", "id"))
+    in_both = pl.len().over("pair", "id") == 2
+    square, is_left = pl.col("idf").pow(2), pl.col("side") == "left"
+    cosines = []
+    for weight in (square, square * 0 + 1):
+        # Every shared word stands there twice, once a side.
+        dot = weight.filter(pl.col("in_both") & is_left).sum()
+        norms = (weight.filter(is_left).sum() * weight.filter(~is_left).sum()).sqrt()
+        cosines.append(pl.when(norms > 0).then(dot / norms).otherwise(0.0))
+    rest = (
+        left_over.with_columns(in_both.alias("in_both"))
+        .group_by("pair")
+        .agg(pl.min_horizontal(cosines).alias("rest"))
+    )
+    least = pl.min_horizontal("similarity", pl.col("rest").fill_null(1.0))
+    return (
+        pairs.join(rest, on="pair", how="left")
+        .select("left", "right", least.alias("similarity"))
+        .sort("left", "right")
+    )
 
 
 def _no_pairs() -> pl.DataFrame:
