@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ilp_jax.analysis.figures import below, chance_below, mean_of, share_of
+from ilp_jax.analysis.figures import chance_below, mean_of, share_of
 from ilp_jax.analysis.unlearned import meta
 
 GIVEN = "given"
@@ -65,9 +65,7 @@ def per_row(inference: pl.DataFrame, examples: pl.DataFrame, threshold: float) -
         pl.col("p_one").mean().alias("gold_probability"),
         pl.col("p_drawn"),
     )
-    chance = [
-        _chance_unlearned(np.array(p), threshold) for (p,) in rows.select("p_drawn").iter_rows()
-    ]
+    chance = _chance_unlearned(rows["p_drawn"], rows["n_runs"].to_numpy(), threshold)
     return rows.drop("p_drawn").with_columns(
         (pl.col("pass_at_n") < threshold).alias("unlearned"),
         pl.Series("chance_unlearned", chance, pl.Float64),
@@ -181,9 +179,15 @@ def padded(lists: pl.Series) -> np.ndarray:
     return out
 
 
-def _chance_unlearned(p: np.ndarray, threshold: float) -> float:
-    """P(share of right runs < threshold), runs being right with probability p [n_runs] each."""
-    counts = np.ones(1)  # The distribution of the number of right runs (Poisson binomial).
-    for one in p:
-        counts = np.convolve(counts, [1 - one, one])
-    return float(counts[below(threshold, len(p))].sum())
+def _chance_unlearned(p: pl.Series, n_runs: np.ndarray, threshold: float) -> np.ndarray:
+    """P(share of right runs < threshold), runs being right with the probabilities of a list."""
+    p_ExN = np.maximum(padded(p), 0)  # A run that there is not is never right.
+    # The distribution of the number of right runs (Poisson binomial), run by run.
+    counts_ExM = np.zeros((len(p_ExN), p_ExN.shape[1] + 1))
+    counts_ExM[:, 0] = 1
+    for run in range(p_ExN.shape[1]):
+        right = counts_ExM * p_ExN[:, run, None]
+        counts_ExM -= right
+        counts_ExM[:, 1:] += right[:, :-1]
+    few_ExM = np.arange(counts_ExM.shape[1]) / n_runs[:, None] < threshold
+    return (counts_ExM * few_ExM).sum(axis=1)
