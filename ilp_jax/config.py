@@ -37,8 +37,15 @@ __all__ = [
 ]
 
 
-# Fields that change when and where files are written, but no number in them.
-_NO_RESULT = ("cache_dir", "checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep")
+# Fields that change when and where files are written, but no number in them; and those of the
+# diagnosis, which is made again from the same files when they change.
+_NO_RESULT = (
+    "cache_dir",
+    "checkpoint.every_steps",
+    "checkpoint.every_minutes",
+    "checkpoint.keep",
+    "diagnose",
+)
 
 
 def load(file_and_args: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -114,8 +121,8 @@ def config_hash(config: ConfigDict, leave_out: Sequence[str] = ()) -> str:
         identity of the training.
 
     Returns:
-      16 hex digits of SHA-256. Stages outside ``sequence``, ``cache_dir`` and the rhythm of
-      checkpoints do not count.
+      16 hex digits of SHA-256. Stages outside ``sequence``, ``cache_dir``, the rhythm of
+      checkpoints and the group ``diagnose`` do not count.
     """
     counted = {
         name: value

@@ -11,6 +11,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ilp_jax.errors import UserError
+from ilp_jax.fields_diagnose import BELOW_ONE as _BELOW_ONE
+from ilp_jax.fields_diagnose import DIAGNOSE_RANGE, METHODS, diagnose_fields
+from ilp_jax.fields_diagnose import TINY as _TINY
 
 
 def default_config() -> ConfigDict:
@@ -160,6 +163,9 @@ def default_config() -> ConfigDict:
     # built-in ladder.
     detect.length_buckets = ()
 
+    # The causes of unlearned examples; these alone may change in a finished run.
+    config.diagnose = diagnose_fields()
+
     config.lock()
     config.stages.unlock()
     return config
@@ -247,12 +253,11 @@ _ALLOWED = {
     "detect.points": _POINTS,
     "detect.sampled_points": _POINTS,
     "stages.*.task": ("answer", "summary"),
+    "diagnose.methods": METHODS,
     "stages.*.schedule": ("constant", "linear", "cosine"),
     "stages.*.optimizer_state": ("keep", "fresh"),
 }
 # Closed ranges; every other number is at least 0.
-_TINY = 1e-30
-_BELOW_ONE = 1 - 1e-9
 _RANGE = {
     "seed": (0, 2**32 - 1),
     "max_length": (2, math.inf),
@@ -274,6 +279,7 @@ _RANGE = {
     "detect.rouge_l_threshold": (_TINY, 1),
     "detect.top_k": (1, math.inf),
     "detect.batch_size": (1, math.inf),
+    **DIAGNOSE_RANGE,
     "stages.*.epochs": (1, math.inf),
     "stages.*.copies": (1, math.inf),
     "stages.*.final_learning_rate_fraction": (0, 1),
@@ -348,6 +354,8 @@ def validate(config: ConfigDict) -> ConfigDict:
         f"{detect.temperature} is detect.temperature, which is asked anyway",
         "leave it out",
     )
+    methods = config.diagnose.methods
+    require(len(set(methods)) == len(methods), "diagnose.methods", "names one twice")
     require(config.model.path, "model.path", "is empty", "give a folder, a file or package:NAME")
     require(config.sequence, "sequence", "no stage to train", "list names of config.stages")
     for name in config.sequence:

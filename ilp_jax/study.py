@@ -102,7 +102,7 @@ def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> 
         Face's has this model's variant.
     """
     with _open(config, epath.Path(workdir)) as session:
-        _require_before(session.workdir, "detect")
+        _require_before(session.config, session.workdir, "detect")
         ws = session.workspace
         params = merged(jax.device_get(_restore_final(session)), ws.decoder.lora)
         written = export_folder(ws.decoder.config, params, ws.tokenizer, out)
@@ -155,12 +155,13 @@ def _run_phases(
     workdir = epath.Path(workdir)
     with _open(config, workdir) as session:
         for phase in wanted:
-            if run_record.is_finished(workdir, phase):
+            identity = _identity(config, phase)
+            if run_record.is_finished(workdir, phase, identity):
                 continue
-            _require_before(workdir, phase)
+            _require_before(config, workdir, phase)
             start = time.monotonic()
             _PHASE[phase](session)
-            run_record.finish_phase(workdir, phase, time.monotonic() - start)
+            run_record.finish_phase(workdir, phase, time.monotonic() - start, identity)
     return _result(workdir, wanted[-1])
 
 
@@ -173,15 +174,23 @@ def _open(config: ConfigDict, workdir: epath.Path) -> Iterator[_Session]:
             config_hash=config_hash(config),
             device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             seeds={"data": config.seed},
+            ignore=("diagnose",),
         )
         for folder in (workdir, workdir / INFERENCE):
             files.remove_temporaries(folder)
         yield _Session(config, workdir)
 
 
-def _require_before(workdir: epath.Path, phase: str) -> None:
+def _identity(config: ConfigDict, phase: str) -> str:
+    """What a phase's result rests on that may change within a run: the diagnosis' thresholds."""
+    if PHASES.index(phase) < PHASES.index("diagnose"):
+        return ""
+    return run_record.hash_config(to_dict(config)["diagnose"])[:16]
+
+
+def _require_before(config: ConfigDict, workdir: epath.Path, phase: str) -> None:
     for before in PHASES[: PHASES.index(phase)]:
-        if not run_record.is_finished(workdir, before):
+        if not run_record.is_finished(workdir, before, _identity(config, before)):
             raise UserError(
                 workdir,
                 f"{phase} needs the phase {before}, which is not finished there",

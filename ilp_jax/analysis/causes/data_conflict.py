@@ -1,0 +1,93 @@
+"""Other trained rows ask the same and answer otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ilp_jax.analysis.causes.scale import known, number, ramp, verdicts
+
+NEEDS = ("near_duplicates", "twin_disagreement")
+NAMED = 8
+"""Ids written out in the text; ``related_ids`` has all."""
+LARGEST_GROUP = 256
+"""A larger group is not repeated on each of its rows, which name their own rivals alone."""
+
+
+def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
+    """Scores how far trained rows of the same question contradict a row.
+
+    score = ramp(s; conflict_share, 1), where s = d n / (n + 1) is the share of contradicting
+    rows among the n + 1 rows of the question, the row itself counted (n = near_duplicates,
+    d = twin_disagreement): one against one gives 1/2, two against one 2/3. 0 where nobody
+    else asks it.
+
+    Of rows that contradict each other some must fail, and which ones changes with the epoch:
+    so ``related_ids`` names the whole group, the row itself among it, alike on all its rows.
+    A group is what is connected by contradictions.
+
+    Args:
+      signals: ``near_duplicates``, ``twin_disagreement``, ``near_ids`` (those that disagree
+        first).
+      thresholds: ``conflict_share``.
+
+    Returns:
+      See the package; ``related_ids`` is null where no row contradicts.
+    """
+    rows = known(signals)
+    n = pl.col("near_duplicates")
+    n_against = (pl.col("twin_disagreement") * n).round().cast(pl.Int64)
+    rows = rows.with_columns(
+        pl.when(n == 0).then(0).otherwise(n_against).alias("_n_against"),
+    ).with_columns(pl.col("near_ids").list.head(pl.col("_n_against")).alias("_against"))
+    rows = rows.join(_groups(rows), on="example_id", how="left", maintain_order="left")
+    share = pl.col("_n_against") / (n + 1)
+    ids = pl.col("_group").list
+    shown = ids.head(NAMED).cast(pl.List(pl.String)).list.join(", ")
+    group = pl.format(
+        "; the group of {} rows: {}{}",
+        ids.len(),
+        shown,
+        pl.when(ids.len() > NAMED).then(pl.lit(", ...")).otherwise(pl.lit("")),
+    )
+    evidence = pl.format(
+        "{} of {} other trained rows with the same question answer otherwise, {} of them with "
+        "itself counted (flagged from {}){}",
+        pl.col("_n_against"),
+        n,
+        number(share),
+        pl.lit(thresholds["conflict_share"]),
+        group.fill_null(""),
+    )
+    nobody = pl.lit("no other trained row asks the same")
+    return verdicts(
+        rows,
+        ramp(share, thresholds["conflict_share"]),
+        pl.when(n == 0).then(nobody).otherwise(evidence),
+        NEEDS,
+        pl.col("_group"),
+    )
+
+
+def _groups(rows: pl.DataFrame) -> pl.DataFrame:
+    """``example_id`` and ``_group``: the sorted ids connected with it by contradictions."""
+    own = rows.filter(pl.col("_against").list.len() > 0).unique("example_id", maintain_order=True)
+    edges = own.select("example_id", pl.col("_against").alias("other")).explode("other")
+    ids = np.unique(edges.to_numpy())
+    ends = np.searchsorted(ids, edges.to_numpy())
+    graph = coo_array((np.ones(len(ends), bool), ends.T), (len(ids), len(ids)))
+    _, label = connected_components(graph, directed=False)
+    members = pl.DataFrame({"example_id": ids, "_label": label})
+    groups = members.group_by("_label").agg(pl.col("example_id").sort().alias("_group"))
+    small = pl.col("_group").list.len() <= LARGEST_GROUP
+    rivals = pl.concat_list("_against", "example_id").list.sort()
+    return (
+        members.join(groups, on="_label")
+        .join(own.select("example_id", rivals.alias("_rivals")), on="example_id", how="left")
+        .select("example_id", pl.when(small).then("_group").otherwise("_rivals").alias("_group"))
+    )

@@ -1,0 +1,95 @@
+"""Trained too little: of a rare kind, or still improving when its training ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from ilp_jax.analysis.causes.scale import FLAGGED, known, number, ramp, strongest, verdicts, weakest
+
+NEEDS = ("presentations", "pattern_rarity", "rank_slope_end", "slope_end", "loss_fall_last")
+
+
+def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
+    """Scores rarity, and improvement that was cut off.
+
+    score = max(rare, improving), with
+
+    * rare = ramp(pattern_rarity; rare_rank, 1), a rank within the run: where every row's
+      pattern is alone, as in most real text, all share the middle rank and none is rare;
+    * improving = min(ramp(1 - rank_slope_end; 1 - falling_rank, 1),
+      ramp(loss_fall_last; falling_share, 1)) where slope_end < 0, else 0: over the last half
+      of its visits the loss fell among the fastest of its length, and by a real share. It is
+      0 for a row that was learned at its own stage's end: more training was not lacking then.
+
+    Args:
+      signals: ``presentations``, ``pattern_rarity``, ``pattern_count``, ``slope_end``,
+        ``rank_slope_end``, ``loss_fall_last``, ``loss_last``, ``learned_own_stage``.
+      thresholds: ``rare_rank``, ``falling_rank``, ``falling_share``.
+
+    Returns:
+      See the package. Null where the row has not been visited yet.
+    """
+    rows = known(signals).with_columns(
+        rare(thresholds).alias("_rare"),
+        pl.when(pl.col("learned_own_stage"))
+        .then(0.0)
+        .otherwise(improving(thresholds))
+        .alias("_improving"),
+    )
+    visited = pl.col("presentations").fill_null(1) > 0
+    evidence = pl.format(
+        "its pattern stands in {} trained rows, rarity rank {} (flagged from {}); after {} "
+        "visits its loss was {} nats a token, slope {} a visit, steeper than {} of the rows of "
+        "its length (flagged from {}), having fallen by {} of itself over the last half "
+        "(flagged from {}){}",
+        number(pl.col("pattern_count")),
+        number(pl.col("pattern_rarity")),
+        pl.lit(thresholds["rare_rank"]),
+        number(pl.col("presentations")),
+        number(pl.col("loss_last")),
+        number(pl.col("slope_end"), 3),
+        number(1 - pl.col("rank_slope_end")),
+        pl.lit(round(1 - thresholds["falling_rank"], 6)),
+        number(pl.col("loss_fall_last")),
+        pl.lit(thresholds["falling_share"]),
+        pl.when(pl.col("learned_own_stage"))
+        .then(pl.lit("; but it was reproduced exactly at the end of its own stage"))
+        .otherwise(pl.lit("")),
+    )
+    score = pl.when(visited).then(strongest(pl.col("_rare"), pl.col("_improving")))
+    unvisited = pl.when(~visited).then(pl.lit("not visited yet"))
+    return verdicts(rows, score, evidence, NEEDS, unknown=unvisited)
+
+
+def mark(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.Series:
+    """The flag's evidence for the separation table: whether or not the row was learned.
+
+    Leaves out the condition that it was not learned at its own stage's end, which would make
+    learned and unlearned rows differ by itself.
+
+    Args:
+      signals: as for `judge`.
+      thresholds: as for `judge`.
+
+    Returns:
+      One boolean a row of ``signals``.
+    """
+    visited = pl.col("presentations").fill_null(1) > 0
+    both = pl.when(visited).then(strongest(rare(thresholds), improving(thresholds)))
+    return known(signals).select((both >= FLAGGED).alias("mark"))["mark"]
+
+
+def rare(thresholds: Mapping[str, Any]) -> pl.Expr:
+    """Evidence of rarity; see `judge`."""
+    return ramp(pl.col("pattern_rarity"), thresholds["rare_rank"])
+
+
+def improving(thresholds: Mapping[str, Any]) -> pl.Expr:
+    """Evidence of improvement over the last half of the visits; see `judge`."""
+    steep = ramp(1 - pl.col("rank_slope_end"), 1 - thresholds["falling_rank"])
+    fell = ramp(pl.col("loss_fall_last"), thresholds["falling_share"])
+    slope = pl.col("slope_end")
+    return pl.when(slope < 0).then(weakest(steep, fell)).when(slope >= 0).then(0.0)
