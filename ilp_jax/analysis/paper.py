@@ -86,7 +86,7 @@ def combine(
             related.alias(f"related_{cause}"),
             pl.lit(True).alias(f"counts_{cause}"),
         ]
-    rows = rows.with_columns(*columns, pl.col("trained").fill_null(False))
+    rows = rows.with_columns(*columns, pl.col("trained").fill_null(True))
     return attribute(rows, CAUSES, method)
 
 

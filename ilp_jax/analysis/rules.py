@@ -86,5 +86,5 @@ def combine(
     absent = [f"counts_{cause}" for cause in ORDER if f"counts_{cause}" not in rows.columns]
     rows = rows.with_columns(pl.lit(None, pl.Boolean).alias(name) for name in absent)
     filled = [pl.col(f"counts_{cause}").fill_null(True) for cause in ORDER]
-    rows = rows.with_columns(*filled, pl.col("trained").fill_null(False))
+    rows = rows.with_columns(*filled, pl.col("trained").fill_null(True))
     return attribute(rows, ORDER, METHOD)

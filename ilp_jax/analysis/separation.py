@@ -64,7 +64,10 @@ def separate(
       ``high_learned``, ``n_unmatched`` (unlearned rows of lengths that no learned row has),
       ``difference``, ``low``, ``high``, ``verdict``, ``decides``.
     """
-    bins = pl.col("response_tokens").cut(LENGTH_BREAKS).to_physical().cast(pl.Int64)
+    tokens = pl.col("response_tokens")
+    bins = pl.when(tokens.is_not_null()).then(
+        pl.sum_horizontal((tokens > top).cast(pl.Int64) for top in LENGTH_BREAKS)
+    )
     rows = (
         found.drop_nulls("unlearned")
         .join(trained.filter("trained"), on=("example_id", "point"))
@@ -132,7 +135,8 @@ def compare(bins: Sequence[Mapping[str, int]], min_rows: int) -> dict[str, Any]:
     difference = rate - rate_learned
     least = difference - math.hypot(rate - low, high_learned - rate_learned)
     most = difference + math.hypot(high - rate, rate_learned - low_learned)
-    if out["verdict"] != NEVER:
+    # Raised on none of the lengths that can be compared: nothing is known of it there.
+    if out["flagged_unlearned"] or out["flagged_learned"]:
         enough = min(n_unlearned, n_effective) >= min_rows
         out["verdict"] = SEPARATES if least > 0 else SAME if enough else TOO_FEW
     return out | {

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ilp_jax.analysis import detection_table
+from ilp_jax.analysis.cause_table import render_causes
 from ilp_jax.analysis.shares import point_order
 
 TWINS = "planted_twin"
@@ -33,7 +34,7 @@ def render(summary: dict[str, Any]) -> Group:
 
     Returns:
       Something that rich prints: shares unlearned by point, per stage and source, what was
-      learned and lost, and notes on what the figures rest on.
+      learned and lost, the causes at the end, and notes on what the figures rest on.
     """
     points = sorted({cell["point"] for cell in summary["shares"]}, key=point_order)
     detectors = [d for d in DETECTORS if any(c["detector"] == d for c in summary["shares"])]
@@ -44,7 +45,7 @@ def render(summary: dict[str, Any]) -> Group:
     pairs = [followed[i : i + 2] for i in range(0, len(followed), 2)]
     tables += [_learned_and_lost(summary, pair) for pair in pairs]
     tables += detection_table.side_by_side(summary)
-    return Group(*tables, *_notes(summary))
+    return Group(*tables, *render_causes(summary), *_notes(summary))
 
 
 def _table(title: str) -> Table:

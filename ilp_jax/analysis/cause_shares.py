@@ -1,0 +1,105 @@
+"""How often each cause was given: the figures of ``summary.json`` under ``causes``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from ilp_jax.analysis.shares import interval, point_order
+from ilp_jax.analysis.unlearned import DEFAULT
+from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
+
+TOLD = (*CAUSES, UNATTRIBUTED)
+
+
+def cause_shares(
+    diagnosis: pl.DataFrame, trained: pl.DataFrame, examples: pl.DataFrame, plan: pl.DataFrame
+) -> list[dict[str, Any]]:
+    """Counts and shares of causes among the unlearned rows, by stage and by source.
+
+    Args:
+      diagnosis: rows of ``diagnosis.parquet`` of methods that tell causes.
+      trained: what ``cascade.trained_by_then`` gave; rows not trained by then do not count.
+      examples: ``examples.parquet``.
+      plan: ``plan.parquet``.
+
+    Returns:
+      One dict a cell with unlearned rows: ``detector`` (``default``: each row by its default
+      detector), ``point``, ``method``, ``stage`` and ``source`` (None for all; not both),
+      ``n`` (unlearned rows) and ``causes``, by cause ``count``, ``share`` of n and its Wilson
+      ``interval``. An example of several stages counts in each.
+    """
+    rows = (
+        pl.concat([diagnosis, default_rows(diagnosis)])
+        .filter(pl.col("unlearned"))
+        .join(trained.filter("trained"), on=("example_id", "point"))
+        .join(examples.select("example_id", "source"), on="example_id", how="left")
+    )
+    stages = plan.select("example_id", "stage").unique()
+    key = ("detector", "point", "method")
+    cells = [
+        *_counts(rows, key),
+        *_counts(rows, (*key, "source")),
+        *_counts(rows.join(stages, on="example_id"), (*key, "stage")),
+    ]
+    return sorted(cells, key=_place)
+
+
+def default_rows(diagnosis: pl.DataFrame) -> pl.DataFrame:
+    """Each example's rows by its default detector, under the detector's name ``default``.
+
+    ``rouge_l`` where there is such a row, else ``exact_match`` where it applies, else
+    ``choice``: as ``unlearned.by_default``, but keeping the cause.
+
+    Args:
+      diagnosis: rows of ``diagnosis.parquet``.
+    """
+    exact = (pl.col("detector") == "exact_match") & pl.col("unlearned").is_not_null()
+    rank = (
+        pl.when(pl.col("detector") == "rouge_l").then(0).when(exact).then(1)
+        .when(pl.col("detector") == "choice").then(2)
+    )  # fmt: skip
+    return (
+        diagnosis.with_columns(rank.alias("_rank"))
+        .drop_nulls("_rank")
+        .sort("_rank", maintain_order=True)
+        .unique(("example_id", "point", "method"), keep="first", maintain_order=True)
+        .with_columns(pl.lit(DEFAULT).alias("detector"))
+        .drop("_rank")
+    )
+
+
+def _counts(rows: pl.DataFrame, key: tuple[str, ...]) -> list[dict[str, Any]]:
+    counts = rows.group_by(*key).agg(
+        pl.len().alias("n"), *((pl.col("cause") == cause).sum().alias(cause) for cause in TOLD)
+    )
+    return [
+        {
+            "detector": row["detector"],
+            "point": row["point"],
+            "method": row["method"],
+            "stage": row.get("stage"),
+            "source": row.get("source"),
+            "n": row["n"],
+            "causes": {
+                cause: {
+                    "count": row[cause],
+                    "share": row[cause] / row["n"],
+                    "interval": list(interval(row[cause], row["n"])),
+                }
+                for cause in TOLD
+            },
+        }
+        for row in counts.to_dicts()
+    ]
+
+
+def _place(cell: dict[str, Any]) -> tuple:
+    return (
+        cell["detector"],
+        point_order(cell["point"]),
+        cell["method"],
+        cell["stage"] or 0,
+        cell["source"] or "",
+    )
