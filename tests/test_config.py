@@ -62,6 +62,10 @@ def test_defaults_are_those_of_the_contract():
     assert config.detect.exact_match_max_tokens == 16
     assert (config.convergence.relative_fall, config.convergence.consecutive_epochs) == (0.03, 2)
     assert config.convergence.min_learning_rate_fraction == 0.1
+    # The study's figures: Eq. 2; Table 10; Eq. 4; appendix D.1; Eq. 7.
+    assert (config.diagnose.exist_accuracy, config.diagnose.paper_js) == (0.8, 0.3)
+    assert (config.diagnose.paper_pass, config.diagnose.paper_best) == (0.2, 0.1)
+    assert (config.diagnose.paper_drop, config.diagnose.paper_fall) == (0.05, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +168,20 @@ def test_refused_overrides(file, words, parts):
         ("stages.first.task", "essay", "answer"),
         ("detect.points", "epoch_0", "epoch_10"),
         ("detect.points", "finale", "final"),
+        ("diagnose.methods", "rule", "rules,paper"),
+        ("diagnose.methods", "rules,rules", "paper_second"),
+        ("diagnose.separation_min_rows", 0, 1),
+        ("diagnose.duplicate_similarity", 0, 1),
+        ("diagnose.exist_accuracy", 1, 0.8),
+        ("diagnose.conflict_share", 0, 0.66),
+        ("diagnose.rare_rank", 1, 0.99),
+        ("diagnose.falling_rank", 0, 0.5),
+        ("diagnose.falling_share", -0.1, 0.3),
+        ("diagnose.forgotten_drop", 1.5, 0.02),
+        ("diagnose.wrong_confidence", 1, 0.3),
+        ("diagnose.lack_rank", 0, 0.9),
+        ("diagnose.paper_js", 1, 0.69),
+        ("diagnose.paper_best_of", 0, 10),
         ("stages.first.epochs", 0, 1),
         ("stages.first.copies", 0, 1),
         ("stages.first.learning_rate", -1e-5, 0),
@@ -290,7 +308,13 @@ def test_hash_counts_what_changes_results(file):
 
     base = digest()
     assert len(base) == 16 and base == digest()
-    for same in ("cache_dir=/x", "checkpoint.every_steps=5", "checkpoint.keep=3"):
+    for same in (
+        "cache_dir=/x",
+        "checkpoint.every_steps=5",
+        "checkpoint.keep=3",
+        "diagnose.forgotten_drop=0.3",  # a finished run is then diagnosed again
+        "diagnose.methods=rules",
+    ):
         assert digest(f"--config.{same}") == base
     for other in ("seed=1", "train.eps=1e-7", "stages.second.epochs=3", "detect.n_samples=6"):
         assert digest(f"--config.{other}") != base

@@ -9,6 +9,7 @@ import polars as pl
 from ilp_jax.stats.schema import DIAGNOSIS_SCHEMA, UNATTRIBUTED
 
 BASE = "base"
+KEY = ("example_id", "point")
 
 
 def trained_by_then(signals: pl.DataFrame) -> pl.DataFrame:
@@ -22,7 +23,7 @@ def trained_by_then(signals: pl.DataFrame) -> pl.DataFrame:
       stage of the row had not begun.
     """
     begun = (pl.col("point") != BASE) & (pl.col("presentations").fill_null(1) > 0)
-    return signals.select("example_id", "point", begun.alias("trained"))
+    return signals.select(*KEY, begun.alias("trained"))
 
 
 def attribute(rows: pl.DataFrame, order: Sequence[str], method: str) -> pl.DataFrame:
@@ -90,7 +91,9 @@ def wide(verdicts: dict[str, pl.DataFrame]) -> pl.DataFrame:
             pl.col("evidence").alias(f"evidence_{cause}"),
             pl.col("related_ids").alias(f"related_{cause}"),
         )
-        out = renamed if out is None else out.join(renamed, on=("example_id", "point"), how="left")
+        out = (
+            renamed if out is None else out.join(renamed, on=KEY, how="left", maintain_order="left")
+        )
     return out
 
 

@@ -42,7 +42,7 @@ from typing import Any
 
 import polars as pl
 
-from ilp_jax.analysis.cascade import attribute
+from ilp_jax.analysis.cascade import KEY, attribute
 from ilp_jax.analysis.causes.scale import known, number
 from ilp_jax.stats.schema import CAUSES
 
@@ -71,8 +71,8 @@ def combine(
     Returns:
       The columns of ``DIAGNOSIS_SCHEMA``, a row for each of ``found``.
     """
-    rows = found.join(known(signals), on=("example_id", "point"), how="left").join(
-        trained, on=("example_id", "point"), how="left"
+    rows = found.join(known(signals), on=KEY, how="left", maintain_order="left").join(
+        trained, on=KEY, how="left", maintain_order="left"
     )
     tests = first_tests(thresholds) if method == FIRST else second_tests(thresholds)
     columns = []

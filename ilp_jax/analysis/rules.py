@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from ilp_jax.analysis.cascade import attribute, wide
+from ilp_jax.analysis.cascade import KEY, attribute, wide
 from ilp_jax.analysis.causes import (
     base_conflict,
     data_conflict,
@@ -79,9 +79,9 @@ def combine(
     counts = separation.pivot(on="cause", index=("detector", "point"), values="decides")
     counts = counts.rename({cause: f"counts_{cause}" for cause in ORDER if cause in counts.columns})
     rows = (
-        found.join(judged, on=("example_id", "point"), how="left")
-        .join(trained, on=("example_id", "point"), how="left")
-        .join(counts, on=("detector", "point"), how="left")
+        found.join(judged, on=KEY, how="left", maintain_order="left")
+        .join(trained, on=KEY, how="left", maintain_order="left")
+        .join(counts, on=("detector", "point"), how="left", maintain_order="left")
     )
     absent = [f"counts_{cause}" for cause in ORDER if f"counts_{cause}" not in rows.columns]
     rows = rows.with_columns(pl.lit(None, pl.Boolean).alias(name) for name in absent)
