@@ -14,7 +14,7 @@ from ilp_jax.analysis import detection, paper, rules
 from ilp_jax.analysis.cascade import trained_by_then
 from ilp_jax.analysis.cause_shares import cause_shares
 from ilp_jax.analysis.separation import separate
-from ilp_jax.analysis.shares import learned_and_lost, shares
+from ilp_jax.analysis.shares import learned_and_lost, point_order, shares
 from ilp_jax.analysis.unlearned import by_default, is_law, none_of, unlearned
 from ilp_jax.stats.reader import (
     read_examples,
@@ -106,25 +106,51 @@ def causes(
       ``causes`` (`cause_shares.cause_shares`), ``separation`` (rows of
       `separation.separate`) and ``causes_note``.
     """
-    thresholds = config["diagnose"]
-    # Ranks are among trained rows, and so are causes.
-    signals = signals.join(found.select("example_id", "point").unique(), on=("example_id", "point"))
-    signals = signals.sort("example_id", "point")
+    empty = untold(found).clear()
+    told, tables, trained = [empty], [], []
+    # Point by point: the texts of all rows and points at once would be the largest thing here.
+    for point in sorted(found["point"].unique(), key=point_order):
+        at_point = found.filter(pl.col("point") == point)
+        # Ranks are among trained rows, and so are causes.
+        known = signals.filter(pl.col("point") == point).join(
+            at_point.select("example_id").unique(), on="example_id", how="semi"
+        )
+        rows, separation = causes_at(at_point, known.sort("example_id"), config["diagnose"])
+        told += rows
+        tables += separation.to_dicts()
+        trained.append(trained_by_then(known))
+    rows = pl.concat(told)
+    return rows, {
+        "causes": cause_shares(rows, pl.concat(trained), examples, plan) if trained else [],
+        "separation": tables,
+        "causes_note": THRESHOLDS_NOTE,
+    }
+
+
+def causes_at(
+    found: pl.DataFrame, signals: pl.DataFrame, thresholds: dict[str, Any]
+) -> tuple[list[pl.DataFrame], pl.DataFrame]:
+    """Applies the methods at some points.
+
+    Args:
+      found: ``example_id``, ``point``, ``detector``, ``unlearned`` of trained examples.
+      signals: rows of ``signals.parquet`` of the same examples and points.
+      thresholds: the config's group ``diagnose``.
+
+    Returns:
+      For each of its ``methods``, rows of ``diagnosis.parquet``; and `separation.separate`'s
+      table.
+    """
     trained = trained_by_then(signals)
     judged = rules.judge(signals, thresholds)
     separation = separate(found, judged, trained, signals, rules.ORDER, thresholds)
-    told = [untold(found).clear()]
-    for method in thresholds["methods"]:
-        if method == rules.METHOD:
-            told.append(rules.combine(found, judged, trained, separation))
-        else:
-            told.append(paper.combine(found, signals, trained, thresholds, method))
-    rows = pl.concat(told)
-    return rows, {
-        "causes": cause_shares(rows, trained, examples, plan),
-        "separation": separation.to_dicts(),
-        "causes_note": THRESHOLDS_NOTE,
-    }
+    rows = [
+        rules.combine(found, judged, trained, separation)
+        if method == rules.METHOD
+        else paper.combine(found, signals, trained, thresholds, method)
+        for method in thresholds["methods"]
+    ]
+    return rows, separation
 
 
 def _part(name: str) -> ModuleType | None:
