@@ -32,6 +32,8 @@ def diagnose_fields() -> ConfigDict:
     # Two prompts are the same question from this similarity on, in [0, 1]. The study has
     # such a threshold (Algorithm 3) and does not give it; ours, high so that few are false.
     diagnose.duplicate_similarity = 0.9
+    # The same by cosine of the base model's representations, where they were saved. Ours.
+    diagnose.representation_similarity = 0.95
     # Accuracy over wordings above which the base model has the knowledge: the study, Eq. 2.
     diagnose.exist_accuracy = 0.8
     # data_conflict: share of contradicting rows among those of the same question, itself
@@ -96,6 +98,7 @@ _OPEN = (
 DIAGNOSE_RANGE = {
     "diagnose.separation_min_rows": (1, math.inf),
     "diagnose.duplicate_similarity": (TINY, 1),
+    "diagnose.representation_similarity": (TINY, 1),
     "diagnose.paper_best_of": (1, math.inf),
     **{f"diagnose.{name}": (TINY, BELOW_ONE) for name in _OPEN},
 }

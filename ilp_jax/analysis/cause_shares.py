@@ -27,8 +27,8 @@ def cause_shares(
     Returns:
       One dict a cell with unlearned rows: ``detector`` (``default``: each row by its default
       detector), ``point``, ``method``, ``stage`` and ``source`` (None for all; not both),
-      ``n`` (unlearned rows) and ``causes``, by cause ``count``, ``share`` of n and its Wilson
-      ``interval``. An example of several stages counts in each.
+      ``n`` (unlearned rows) and ``causes``: of each cause given there ``count``, ``share`` of
+      n and its Wilson ``interval``. An example of several stages counts in each.
     """
     rows = (
         pl.concat([diagnosis, default_rows(diagnosis)])
@@ -89,6 +89,7 @@ def _counts(rows: pl.DataFrame, key: tuple[str, ...]) -> list[dict[str, Any]]:
                     "interval": list(interval(row[cause], row["n"])),
                 }
                 for cause in TOLD
+                if row[cause]
             },
         }
         for row in counts.to_dicts()

@@ -54,14 +54,14 @@ def render_causes(summary: dict[str, Any]) -> list[Table | Text]:
     for stage in sorted(cells, key=lambda stage: stage or 0):
         cell = cells[stage]
         label = "all stages" if stage is None else f"{stage} {names.get(stage, '')}".strip()
-        counts = (_count(cell["causes"][cause]) for cause in TOLD)
+        counts = (_count(cell["causes"].get(cause)) for cause in TOLD)
         table.add_row(Text(label), str(cell["n"]), *counts)
     return [table, *_verdicts(summary)]
 
 
-def _count(figures: dict[str, Any]) -> str:
+def _count(figures: dict[str, Any] | None) -> str:
     """The count over its share's interval."""
-    if not figures["count"]:
+    if figures is None:
         return "0"
     low, high = (f"{bound:.2f}".removeprefix("0") for bound in figures["interval"])
     return f"{figures['count']}\n{low}-{high}"

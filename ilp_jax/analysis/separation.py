@@ -45,13 +45,18 @@ def separate(
     The verdict is ``separates`` where the interval of the difference lies above 0, whatever
     n; else ``too few to tell`` with fewer than separation_min_rows on a side, else ``does not
     separate``. Only the last keeps a flag from deciding: with too few rows the thresholds
-    stand as they were set elsewhere, and the summary says so. No correction is made for the
+    stand as they were set elsewhere, and the summary says so.
+
+    Where several causes are at work, the unlearned rows of the commoner hide the rarer. So
+    the causes that do not separate are compared again without the rows, learned or not, that
+    bear a flag of those that do, and so on while one more is found; ``without`` names whose
+    rows were left out. A verdict changes only to ``separates``. No correction is made for the
     number of comparisons.
 
     Args:
       found: ``example_id``, ``point``, ``detector``, ``unlearned``.
-      marked: ``example_id``, ``point`` and for each cause a boolean ``mark_``; null rows do not
-        take part.
+      marked: ``example_id``, ``point`` and for each cause booleans ``mark_``, what is compared
+        (null rows do not take part), and ``flag_``.
       trained: ``example_id``, ``point``, ``trained``; rows not trained by then do not take part.
       lengths: ``example_id``, ``response_tokens``.
       causes: the causes, in the order in which the table lists them.
@@ -62,7 +67,7 @@ def separate(
       ``rate_unlearned``, ``low_unlearned``, ``high_unlearned``, ``n_learned``,
       ``n_effective``, ``flagged_learned``, ``rate_learned``, ``low_learned``,
       ``high_learned``, ``n_unmatched`` (unlearned rows of lengths that no learned row has),
-      ``difference``, ``low``, ``high``, ``verdict``, ``decides``.
+      ``difference``, ``low``, ``high``, ``without`` (causes), ``verdict``, ``decides``.
     """
     tokens = pl.col("response_tokens")
     bins = pl.when(tokens.is_not_null()).then(
@@ -79,29 +84,45 @@ def separate(
         )
     )
     out = []
-    for cause in causes:
-        mark, lost = pl.col(f"mark_{cause}"), pl.col("unlearned")
-        cells = (
-            rows.filter(mark.is_not_null())
-            .group_by("detector", "point", "bin")
-            .agg(
-                lost.sum().alias("n_unlearned"),
-                (lost & mark).sum().alias("flagged_unlearned"),
-                (~lost).sum().alias("n_learned"),
-                (~lost & mark).sum().alias("flagged_learned"),
-            )
-            .sort("detector", "point", "bin")
-        )
-        asked = rows.select("detector", "point").unique(maintain_order=True)
-        known = {key: part.to_dicts() for key, part in cells.group_by("detector", "point")}
-        for key in asked.iter_rows():
-            detector, point = key
-            figures = compare(known.get(key, []), thresholds["separation_min_rows"])
+    for key, part in rows.group_by("detector", "point", maintain_order=True):
+        table = _stepwise(part, causes, thresholds["separation_min_rows"])
+        for cause, figures in table.items():
             decides = figures["verdict"] != SAME or not thresholds["require_separation"]
-            one = {"detector": detector, "point": point, "cause": cause}
+            one = {"detector": key[0], "point": key[1], "cause": cause}
             out.append(one | figures | {"decides": decides})
     out.sort(key=lambda one: (one["detector"], point_order(one["point"])))
     return pl.DataFrame(out, schema=_SCHEMA)
+
+
+def _stepwise(
+    rows: pl.DataFrame, causes: Sequence[str], min_rows: int
+) -> dict[str, dict[str, Any]]:
+    """The figures of each cause at one detector and point; see `separate`."""
+    table = {c: compare(_bins(rows, c), min_rows) | {"without": []} for c in causes}
+    while True:
+        known = [c for c in causes if table[c]["verdict"] == SEPARATES]
+        flagged = pl.any_horizontal(pl.lit(False), *(pl.col(f"flag_{c}") for c in known))
+        rest = rows.filter(~flagged.fill_null(False))
+        found = {c: compare(_bins(rest, c), min_rows) for c in causes if c not in known}
+        found = {c: figures for c, figures in found.items() if figures["verdict"] == SEPARATES}
+        if not known or not found:
+            return table
+        table |= {c: figures | {"without": known} for c, figures in found.items()}
+
+
+def _bins(rows: pl.DataFrame, cause: str) -> list[dict[str, int]]:
+    mark, lost = pl.col(f"mark_{cause}"), pl.col("unlearned")
+    counts = (
+        rows.filter(mark.is_not_null())
+        .group_by("bin")
+        .agg(
+            lost.sum().alias("n_unlearned"),
+            (lost & mark).sum().alias("flagged_unlearned"),
+            (~lost).sum().alias("n_learned"),
+            (~lost & mark).sum().alias("flagged_learned"),
+        )
+    )
+    return counts.sort("bin").to_dicts()
 
 
 def compare(bins: Sequence[Mapping[str, int]], min_rows: int) -> dict[str, Any]:
@@ -169,6 +190,7 @@ _SCHEMA = {
     **dict.fromkeys(("detector", "point", "cause"), pl.String),
     **dict.fromkeys(_COUNTS, pl.Int64),
     **dict.fromkeys(_RATES, pl.Float64),
+    "without": pl.List(pl.String),
     "verdict": pl.String,
     "decides": pl.Boolean,
 }

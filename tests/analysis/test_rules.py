@@ -110,12 +110,14 @@ def test_a_flag_that_does_not_separate_decides_nothing(idle, signals_of, thresho
 def test_what_is_compared_leaves_out_whether_the_row_was_learned(signals_of, thresholds):
     falling = {"slope_end": -0.4, "rank_slope_end": 0.1, "loss_fall_last": 0.5}
     rows = [
-        {"learned_own_stage": own, "own_drop": 0.4, "pattern_rarity": 0.5} | falling
+        {"learned_own_stage": own, "own_drop": 0.4, "pattern_rarity": 0.5}
+        | {"own_stage_prob": None if own is None else 0.9}
+        | falling
         for own in (True, False, None)
     ]
     judged = rules.judge(signals_of(*rows), thresholds)
     assert judged["flag_insufficient_training"].to_list() == [False, True, True]
-    assert judged["mark_insufficient_training"].to_list() == [True, True, True]
+    assert judged["mark_insufficient_training"].to_list() == [True, True, None]
     assert judged["flag_left_side_forgetting"].to_list() == [True, False, None]
     assert judged["mark_left_side_forgetting"].to_list() == [True, None, None]
     assert judged["mark_base_conflict"].to_list() == judged["flag_base_conflict"].to_list()

@@ -95,7 +95,8 @@ def test_cells_against_a_loop_over_rows(rows, require):
         schema_overrides={"unlearned": pl.Boolean, "example_id": pl.Int64, "detector": pl.String},
     ).with_columns(pl.col("point").cast(pl.String))
     marked = found.select("example_id", "point").with_columns(
-        pl.Series("mark_a", [r[3] for r in rows], pl.Boolean)
+        pl.Series("mark_a", [r[3] for r in rows], pl.Boolean),
+        pl.Series("flag_a", [r[3] for r in rows], pl.Boolean),
     )
     trained = found.select("example_id", "point").with_columns(
         pl.Series("trained", [r[4] for r in rows], pl.Boolean)
@@ -140,3 +141,62 @@ def test_cells_against_a_loop_over_rows(rows, require):
             )
             assert cell["low"] == pytest.approx(difference - down, abs=1e-12)
         assert cell["decides"] is (not require or cell["verdict"] != "does not separate")
+
+
+def cells_of(rows, min_rows=20):
+    """Of rows (unlearned, flags by cause, how many such rows), all of one length."""
+    rows = [(lost, flags) for lost, flags, n in rows for _ in range(n)]
+    causes = list(rows[0][1])
+    ids = pl.DataFrame({"example_id": range(len(rows)), "point": ["final"] * len(rows)})
+    found = ids.with_columns(
+        pl.lit("choice").alias("detector"), pl.Series("unlearned", [lost for lost, _ in rows])
+    )
+    marked = ids.with_columns(
+        pl.Series(f"{kind}_{cause}", [flags[cause] for _, flags in rows])
+        for kind in ("mark", "flag")
+        for cause in causes
+    )
+    trained = ids.with_columns(pl.lit(True).alias("trained"))
+    lengths = ids.select("example_id", pl.lit(2).alias("response_tokens"))
+    thresholds = THRESHOLDS | {"separation_min_rows": min_rows}
+    return {
+        cell["cause"]: cell
+        for cell in separate(found, marked, trained, lengths, causes, thresholds).to_dicts()
+    }
+
+
+def test_a_common_cause_does_not_hide_a_rare_one():
+    def flags(common, rare, idle=False):
+        return {"common": common, "rare": rare, "idle": idle}
+
+    rows = [
+        (True, flags(True, False), 50),
+        (True, flags(False, True), 8),
+        (True, flags(False, False), 2),
+        (False, flags(False, True), 8),
+        (False, flags(False, False), 52),
+    ]
+    # Over all rows the rare flag is as frequent on both sides.
+    alone = cells_of([(lost, {"rare": f["rare"]}, n) for lost, f, n in rows])
+    assert alone["rare"]["verdict"] == "does not separate" and alone["rare"]["without"] == []
+    found = cells_of(rows)
+    assert found["common"]["verdict"] == "separates" and found["common"]["without"] == []
+    assert found["rare"]["verdict"] == "separates" and found["rare"]["without"] == ["common"]
+    assert (found["rare"]["flagged_unlearned"], found["rare"]["n_unlearned"]) == (8, 10)
+    assert found["idle"]["verdict"] == "never raised"
+
+
+def test_too_few_rows_left_do_not_lift_a_verdict():
+    def flags(common, other):
+        return {"common": common, "other": other}
+
+    rows = [
+        (True, flags(True, False), 50),
+        (True, flags(False, True), 2),
+        (True, flags(False, False), 4),
+        (False, flags(False, True), 20),
+        (False, flags(False, False), 40),
+    ]
+    found = cells_of(rows)
+    assert found["common"]["verdict"] == "separates"
+    assert found["other"]["verdict"] == "does not separate" and found["other"]["decides"] is False

@@ -1,4 +1,4 @@
-"""Trained too little: of a rare kind, or still improving when its training ended."""
+"""Trained too little: of a rare kind, or improving and not trained to its stage's end."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
 
     * rare = ramp(pattern_rarity; rare_rank, 1), a rank within the run: where every row's
       pattern is alone, as in most real text, all share the middle rank and none is rare;
-    * improving = min(ramp(1 - rank_slope_end; 1 - falling_rank, 1),
-      ramp(loss_fall_last; falling_share, 1)) where slope_end < 0, else 0: over the last half
-      of its visits the loss fell among the fastest of its length, and by a real share. It is
-      0 for a row that was learned at its own stage's end: more training was not lacking then.
+    * improving = ramp(loss_fall_last; falling_share, 1) where slope_end < 0, else 0, while
+      the row's own stage is being trained: its loss fell by a real share over the last half
+      of its visits, and more are to come (of 100 real rows unlearned after 2 epochs, 95 were
+      learned after 8). Once the stage has ended, loss has fallen so for most rows; then it is
+      the minimum of that and ramp(1 - rank_slope_end; 1 - falling_rank, 1), among the fastest
+      of its length, and 0 for a row that was learned at that end: more training was not
+      lacking then.
 
     Args:
       signals: ``presentations``, ``pattern_rarity``, ``pattern_count``, ``slope_end``,
-        ``rank_slope_end``, ``loss_fall_last``, ``loss_last``, ``learned_own_stage``.
+        ``rank_slope_end``, ``loss_fall_last``, ``loss_last``, ``learned_own_stage``,
+        ``own_stage_prob`` (null while no stage of the row has ended).
       thresholds: ``rare_rank``, ``falling_rank``, ``falling_share``.
 
     Returns:
@@ -36,6 +40,8 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
         rare(thresholds).alias("_rare"),
         pl.when(pl.col("learned_own_stage"))
         .then(0.0)
+        .when(running())
+        .then(falling(thresholds))
         .otherwise(improving(thresholds))
         .alias("_improving"),
     )
@@ -57,6 +63,8 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
         pl.lit(thresholds["falling_share"]),
         pl.when(pl.col("learned_own_stage"))
         .then(pl.lit("; but it was reproduced exactly at the end of its own stage"))
+        .when(running())
+        .then(pl.lit("; its own stage was still being trained, so the fall alone is asked for"))
         .otherwise(pl.lit("")),
     )
     score = pl.when(visited).then(strongest(pl.col("_rare"), pl.col("_improving")))
@@ -68,7 +76,8 @@ def mark(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.Series:
     """The flag's evidence for the separation table: whether or not the row was learned.
 
     Leaves out the condition that it was not learned at its own stage's end, which would make
-    learned and unlearned rows differ by itself.
+    learned and unlearned rows differ by itself. Rows whose own stage is still being trained
+    are null: that their training is not over is a fact of the plan and needs no comparison.
 
     Args:
       signals: as for `judge`.
@@ -78,8 +87,14 @@ def mark(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.Series:
       One boolean a row of ``signals``.
     """
     visited = pl.col("presentations").fill_null(1) > 0
-    both = pl.when(visited).then(strongest(rare(thresholds), improving(thresholds)))
-    return known(signals).select((both >= FLAGGED).alias("mark"))["mark"]
+    both = strongest(rare(thresholds), improving(thresholds))
+    compared = pl.when(visited & ~running()).then(both >= FLAGGED)
+    return known(signals).select(compared.alias("mark"))["mark"]
+
+
+def running() -> pl.Expr:
+    """Whether a row was visited and no stage that trains it has ended yet."""
+    return (pl.col("presentations") > 0).fill_null(False) & pl.col("own_stage_prob").is_null()
 
 
 def rare(thresholds: Mapping[str, Any]) -> pl.Expr:
@@ -87,9 +102,17 @@ def rare(thresholds: Mapping[str, Any]) -> pl.Expr:
     return ramp(pl.col("pattern_rarity"), thresholds["rare_rank"])
 
 
+def falling(thresholds: Mapping[str, Any]) -> pl.Expr:
+    """Evidence of a fall of the loss over the last half of the visits; see `judge`."""
+    slope, fell = pl.col("slope_end"), pl.col("loss_fall_last")
+    return (
+        pl.when(slope < 0).then(ramp(fell, thresholds["falling_share"])).when(slope >= 0).then(0.0)
+    )
+
+
 def improving(thresholds: Mapping[str, Any]) -> pl.Expr:
-    """Evidence of improvement over the last half of the visits; see `judge`."""
+    """Evidence of a fall that is fast among rows of like length; see `judge`."""
     steep = ramp(1 - pl.col("rank_slope_end"), 1 - thresholds["falling_rank"])
-    fell = ramp(pl.col("loss_fall_last"), thresholds["falling_share"])
-    slope = pl.col("slope_end")
-    return pl.when(slope < 0).then(weakest(steep, fell)).when(slope >= 0).then(0.0)
+    both = weakest(steep, falling(thresholds))
+    # A loss that does not fall is no improvement, whatever the others' do.
+    return pl.when(pl.col("slope_end") >= 0).then(0.0).otherwise(both)

@@ -36,7 +36,7 @@ WITHOUT_OPTIONS = {
 }
 GIVEN = {
     left_side_forgetting: {"learned_own_stage": True},
-    insufficient_training: {"slope_end": -0.1, "learned_own_stage": False},
+    insufficient_training: {"slope_end": -0.1, "learned_own_stage": False, "own_stage_prob": 0.4},
     data_conflict: {"near_duplicates": 6, "near_ids": [11, 12, 13, 14, 15, 16]},
     base_conflict: {"base_prob": 0.1},
     missing_knowledge: {},
@@ -117,6 +117,7 @@ def test_insufficient_training_is_rare_or_still_improving(signals_of, thresholds
     common, rare = {"pattern_rarity": 0.5}, {"pattern_rarity": 0.9}
 
     def flag(**row):
+        row = {"own_stage_prob": 0.3} | row  # its stage has ended
         return judged(insufficient_training, signals_of, thresholds, **row)["flag"]
 
     assert flag(**falling, **common) and flag(**flat, **rare) and not flag(**flat, **common)
@@ -130,6 +131,18 @@ def test_insufficient_training_is_rare_or_still_improving(signals_of, thresholds
     assert flag(**flat) is None and flag(**common) is None
     unvisited = judged(insufficient_training, signals_of, thresholds, presentations=0, **rare)
     assert unvisited["flag"] is None and unvisited["evidence"] == "not visited yet"
+
+
+def test_while_its_stage_is_trained_a_fall_is_enough(signals_of, thresholds):
+    row = {"slope_end": -0.4, "rank_slope_end": 0.9, "loss_fall_last": 0.5, "pattern_rarity": 0.5}
+    running, over = row | {"own_stage_prob": None}, row | {"own_stage_prob": 0.3}
+    signals = signals_of(running, running | {"loss_fall_last": 0.05}, over)
+    told = insufficient_training.judge(signals, thresholds)
+    assert told["flag"].to_list() == [True, False, False]
+    assert "still being trained" in told["evidence"][0]
+    assert "still being trained" not in told["evidence"][2]
+    # That it is not over needs no comparison with learned rows.
+    assert insufficient_training.mark(signals, thresholds).to_list() == [None, None, False]
 
 
 def test_every_row_alone_is_not_rare(signals_of, thresholds):
