@@ -43,9 +43,10 @@ def diagnose_fields() -> ConfigDict:
     # insufficient_training, rare: rank of its pattern's rarity among trained rows, from which
     # on it is flagged. Ours; the prototype's count of 10 prompts has no meaning elsewhere.
     diagnose.rare_rank = 0.8
-    # insufficient_training, still improving: the steepest share of trained rows of like
-    # length by slope of the loss, and the least relative fall of the loss over the last half
-    # of its visits. Ours: the slope alone had AUC .70 to .90 in the prototype.
+    # insufficient_training, still improving: the least relative fall of the loss over the last
+    # half of its visits, enough while the row's own stage is being trained; and, after that,
+    # the steepest share of trained rows of like length by slope of the loss. Ours: the slope
+    # had AUC .70 to .90 in the prototype, where most rows' loss was still falling at the end.
     diagnose.falling_rank = 0.25
     diagnose.falling_share = 0.1
     # left_side_forgetting: fall of the target's probability a token since the end of the

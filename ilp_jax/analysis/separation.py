@@ -99,15 +99,18 @@ def _stepwise(
 ) -> dict[str, dict[str, Any]]:
     """The figures of each cause at one detector and point; see `separate`."""
     table = {c: compare(_bins(rows, c), min_rows) | {"without": []} for c in causes}
-    while True:
-        known = [c for c in causes if table[c]["verdict"] == SEPARATES]
-        flagged = pl.any_horizontal(pl.lit(False), *(pl.col(f"flag_{c}") for c in known))
-        rest = rows.filter(~flagged.fill_null(False))
-        found = {c: compare(_bins(rest, c), min_rows) for c in causes if c not in known}
-        found = {c: figures for c, figures in found.items() if figures["verdict"] == SEPARATES}
-        if not known or not found:
-            return table
-        table |= {c: figures | {"without": known} for c, figures in found.items()}
+    known: list[str] = []
+    while (now := [c for c in causes if table[c]["verdict"] == SEPARATES]) != known:
+        known = now
+        flagged = pl.any_horizontal(pl.col(f"flag_{c}").fill_null(False) for c in known)
+        rest = rows.filter(~flagged)
+        again = {c: compare(_bins(rest, c), min_rows) for c in causes if c not in known}
+        table |= {
+            c: figures | {"without": known}
+            for c, figures in again.items()
+            if figures["verdict"] == SEPARATES
+        }
+    return table
 
 
 def _bins(rows: pl.DataFrame, cause: str) -> list[dict[str, int]]:

@@ -200,3 +200,10 @@ def test_too_few_rows_left_do_not_lift_a_verdict():
     found = cells_of(rows)
     assert found["common"]["verdict"] == "separates"
     assert found["other"]["verdict"] == "does not separate" and found["other"]["decides"] is False
+
+
+def test_where_nothing_separates_each_verdict_is_its_own():
+    rows = [(lost, {"a": flag, "b": not flag}, 40) for lost in (True, False) for flag in (1, 0)]
+    found = cells_of([(lost, {c: bool(f) for c, f in flags.items()}, n) for lost, flags, n in rows])
+    assert {cell["verdict"] for cell in found.values()} == {"does not separate"}
+    assert {tuple(cell["without"]) for cell in found.values()} == {()}
