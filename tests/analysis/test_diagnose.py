@@ -206,12 +206,12 @@ def test_thresholds_and_methods_are_the_configs(run, workdir):
 
 def test_other_parts_get_what_they_summarise(run, workdir):
     run()
-    inference, examples, plan, config = run.seen["detection"]
+    inference, examples, plan, config, probes = run.seen["detection"]
     assert inference.equals(read_inference(workdir)) and len(examples) == N and len(plan) == 11
     assert config["diagnose"]["forgotten_drop"] == 0.15
     found, _, _, _, stats = run.seen["forgetting"]
     assert {"example_id", "point", "detector", "unlearned"} <= set(found.columns)
-    assert stats.is_empty() and "loss_sum" in stats.columns
+    assert stats.is_empty() and probes.is_empty() and "loss_sum" in stats.columns
 
 
 def test_the_planted_truth_is_never_opened(run, workdir, monkeypatch):
