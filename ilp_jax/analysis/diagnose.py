@@ -60,11 +60,8 @@ def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, 
         told, figures = causes(found, signals.compute(workdir, config), examples, plan, config)
         rows.append(told)
         summary |= figures
-    stats = read_stats(workdir)
-    if detection := _part("detection"):
-        probes = stats.filter(pl.col("kind") == "probe")
-        summary["detection"] = detection.summarise(inference, examples, plan, config, probes)
     if forgetting := _part("forgetting"):
+        stats = read_stats(workdir)
         summary["forgetting"] = forgetting.summarise(found, inference, examples, plan, stats)
     write_diagnosis(workdir, pl.concat(rows))
     summary |= record

@@ -114,7 +114,6 @@ def run(workdir, signals, monkeypatch):
 
     parts = {
         "signals": types.SimpleNamespace(compute=lambda folder, config: signals),
-        "detection": summarise("detection"),
         "forgetting": summarise("forgetting"),
     }
     monkeypatch.setattr(phase, "_part", parts.get)
@@ -160,7 +159,6 @@ def test_every_trained_row_by_every_method(run, workdir):
     assert final[0]["related_ids"] == [0, 1] and final[2]["related_ids"] is None
     # Not yet trained at the end of stage 1, hence unlearned without a cause.
     assert told(workdir, point="stage_1")[7]["cause"] == "unattributed"
-    assert summary["detection"] == {"from": "detection"}
     assert summary["forgetting"] == {"from": "forgetting"}
     assert summary["weights"] == "w"
     assert json.loads((workdir / "summary.json").read_text())["causes"] == summary["causes"]
@@ -204,14 +202,12 @@ def test_thresholds_and_methods_are_the_configs(run, workdir):
     assert summary["causes"] == []
 
 
-def test_other_parts_get_what_they_summarise(run, workdir):
+def test_forgetting_gets_what_it_summarises(run, workdir):
     run()
-    inference, examples, plan, config, probes = run.seen["detection"]
+    found, inference, examples, plan, stats = run.seen["forgetting"]
     assert inference.equals(read_inference(workdir)) and len(examples) == N and len(plan) == 11
-    assert config["diagnose"]["forgotten_drop"] == 0.15
-    found, _, _, _, stats = run.seen["forgetting"]
     assert {"example_id", "point", "detector", "unlearned"} <= set(found.columns)
-    assert stats.is_empty() and probes.is_empty() and "loss_sum" in stats.columns
+    assert stats.is_empty() and "loss_sum" in stats.columns
 
 
 def test_the_planted_truth_is_never_opened(run, workdir, monkeypatch):
