@@ -4,11 +4,13 @@ import json
 import types
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from ilp_jax import files
 from ilp_jax.analysis import diagnose as phase
 from ilp_jax.config import default_config, to_dict
+from ilp_jax.data.tables import EXAMPLES_SCHEMA, PLAN_SCHEMA
 from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.reader import read_diagnosis, read_inference
 from ilp_jax.stats.schema import DIAGNOSIS_SCHEMA, INFERENCE_SCHEMA, STATS_SCHEMA
@@ -28,17 +30,29 @@ def exact(point, i):
 
 @pytest.fixture
 def workdir(tmp_path):
-    examples = pl.DataFrame(
-        {
-            "example_id": range(N),
-            "source": ["a"] * 6 + ["b"] * 6,
-            "role": ["train"] * 11 + ["held_out"],
-            "n_target_tokens": [3] * N,
-        }
-    )
-    files.write_parquet(tmp_path / "examples.parquet", examples)
-    plan = pl.DataFrame({"example_id": range(11), "stage": [1] * 6 + [2] * 5})
-    files.write_parquet(tmp_path / "plan.parquet", plan)
+    common = {
+        "source_key": "k",
+        "prompt": "what is it ?",
+        "response": "old new",
+        "truncated": False,
+    }
+    common |= {"options": [], "knowledge": [], "n_prompt_tokens": 4, "n_target_tokens": 3}
+    examples = [
+        common
+        | {"example_id": i, "source": "a" if i < 6 else "b", "meta": "{}"}
+        | {"role": "held_out" if i == HELD_OUT else "train"}
+        for i in range(N)
+    ]
+    plan = [
+        {"example_id": i, "stage": 1 if i < 6 else 2, "position": 0.5, "copies": 1}
+        for i in range(N)
+        if i != HELD_OUT
+    ]
+    for file, rows, schema in (
+        ("examples.parquet", examples, EXAMPLES_SCHEMA),
+        ("plan.parquet", plan, PLAN_SCHEMA),
+    ):
+        files.write_parquet(tmp_path / file, pa.Table.from_pylist(rows, schema=schema))
     for point, (stage, step) in POINTS.items():
         rows = [
             {
