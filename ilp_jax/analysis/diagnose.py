@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
 from typing import Any
 
 import polars as pl
 from etils import epath
 
 from ilp_jax import files
-from ilp_jax.analysis import detection, paper, rules
+from ilp_jax.analysis import detection, forgetting, paper, rules, signals
 from ilp_jax.analysis.cascade import trained_by_then
 from ilp_jax.analysis.cause_shares import cause_shares
 from ilp_jax.analysis.separation import separate
@@ -55,15 +53,11 @@ def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, 
     answers = inference.filter(pl.col("example_id").is_in(plan["example_id"].unique().to_list()))
     found = unlearned(answers, examples, config["detect"])
     summary = summarise(workdir, found, inference, examples, plan, config)
-    rows = [untold(found)]
-    if signals := _part("signals"):
-        told, figures = causes(found, signals.compute(workdir, config), examples, plan, config)
-        rows.append(told)
-        summary |= figures
-    if forgetting := _part("forgetting"):
-        stats = read_stats(workdir)
-        summary["forgetting"] = forgetting.summarise(found, inference, examples, plan, stats)
-    write_diagnosis(workdir, pl.concat(rows))
+    told, figures = causes(found, signals.compute(workdir, config), examples, plan, config)
+    summary |= figures
+    stats = read_stats(workdir)
+    summary["forgetting"] = forgetting.summarise(found, inference, examples, plan, stats)
+    write_diagnosis(workdir, pl.concat([untold(found), told]))
     summary |= record
     files.write_json(workdir / SUMMARY, summary)
     return summary
@@ -85,7 +79,7 @@ def untold(found: pl.DataFrame) -> pl.DataFrame:
 
 def causes(
     found: pl.DataFrame,
-    signals: pl.DataFrame,
+    known: pl.DataFrame,
     examples: pl.DataFrame,
     plan: pl.DataFrame,
     config: dict[str, Any],
@@ -94,7 +88,7 @@ def causes(
 
     Args:
       found: rows of ``unlearned.unlearned`` of trained examples.
-      signals: ``signals.parquet``.
+      known: ``signals.parquet``.
       examples: ``examples.parquet``.
       plan: ``plan.parquet``.
       config: the resolved config.
@@ -110,13 +104,13 @@ def causes(
     for point in sorted(found["point"].unique(), key=point_order):
         at_point = found.filter(pl.col("point") == point)
         # Ranks are among trained rows, and so are causes.
-        known = signals.filter(pl.col("point") == point).join(
+        of_point = known.filter(pl.col("point") == point).join(
             at_point.select("example_id").unique(), on="example_id", how="semi"
         )
-        rows, separation = causes_at(at_point, known.sort("example_id"), config["diagnose"])
+        rows, separation = causes_at(at_point, of_point.sort("example_id"), config["diagnose"])
         told += rows
         tables += separation.to_dicts()
-        trained.append(trained_by_then(known))
+        trained.append(trained_by_then(of_point))
     rows = pl.concat(told)
     return rows, {
         "causes": cause_shares(rows, pl.concat(trained), examples, plan) if trained else [],
@@ -126,39 +120,29 @@ def causes(
 
 
 def causes_at(
-    found: pl.DataFrame, signals: pl.DataFrame, thresholds: dict[str, Any]
+    found: pl.DataFrame, known: pl.DataFrame, thresholds: dict[str, Any]
 ) -> tuple[list[pl.DataFrame], pl.DataFrame]:
     """Applies the methods at some points.
 
     Args:
       found: ``example_id``, ``point``, ``detector``, ``unlearned`` of trained examples.
-      signals: rows of ``signals.parquet`` of the same examples and points.
+      known: rows of ``signals.parquet`` of the same examples and points.
       thresholds: the config's group ``diagnose``.
 
     Returns:
       For each of its ``methods``, rows of ``diagnosis.parquet``; and `separation.separate`'s
       table.
     """
-    trained = trained_by_then(signals)
-    judged = rules.judge(signals, thresholds)
-    separation = separate(found, judged, trained, signals, rules.ORDER, thresholds)
+    trained = trained_by_then(known)
+    judged = rules.judge(known, thresholds)
+    separation = separate(found, judged, trained, known, rules.ORDER, thresholds)
     rows = [
         rules.combine(found, judged, trained, separation)
         if method == rules.METHOD
-        else paper.combine(found, signals, trained, thresholds, method)
+        else paper.combine(found, known, trained, thresholds, method)
         for method in thresholds["methods"]
     ]
     return rows, separation
-
-
-def _part(name: str) -> ModuleType | None:
-    """A further part of the analysis, None where this version has none."""
-    try:
-        return importlib.import_module(f"ilp_jax.analysis.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"ilp_jax.analysis.{name}":
-            raise
-        return None
 
 
 def summarise(

@@ -1,7 +1,6 @@
 """The phase ``diagnose`` on a run folder written by hand."""
 
 import json
-import types
 
 import polars as pl
 import pyarrow as pa
@@ -119,18 +118,12 @@ def run(workdir, signals, monkeypatch):
     """``run(**fields of config.diagnose)``: the phase with these signals; its summary."""
     seen = {}
 
-    def summarise(name):
-        def call(*arguments):
-            seen[name] = arguments
-            return {"from": name}
+    def summarise(*arguments):
+        seen["forgetting"] = arguments
+        return {"from": "forgetting"}
 
-        return types.SimpleNamespace(summarise=call)
-
-    parts = {
-        "signals": types.SimpleNamespace(compute=lambda folder, config: signals),
-        "forgetting": summarise("forgetting"),
-    }
-    monkeypatch.setattr(phase, "_part", parts.get)
+    monkeypatch.setattr(phase.signals, "compute", lambda folder, config: signals)
+    monkeypatch.setattr(phase.forgetting, "summarise", summarise)
 
     def diagnose(**fields):
         config = default_config()
@@ -244,7 +237,7 @@ def test_the_planted_truth_is_never_opened(run, workdir, monkeypatch):
 
 
 def test_a_row_without_signals_is_unattributed(run, workdir, signals, monkeypatch):
-    part = types.SimpleNamespace(compute=lambda *_: signals.filter(pl.col("example_id") != 2))
-    monkeypatch.setattr(phase, "_part", {"signals": part}.get)
+    fewer = signals.filter(pl.col("example_id") != 2)
+    monkeypatch.setattr(phase.signals, "compute", lambda *_: fewer)
     run()
     assert told(workdir)[2]["cause"] == "unattributed"
