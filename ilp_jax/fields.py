@@ -105,6 +105,9 @@ def default_config() -> ConfigDict:
     probe.norms_at = ("base", "stage_end")
     # Examples in one probe batch.
     probe.batch_size = 8
+    # Keep the base model's representation of every prompt, for finding near-duplicates. Costs
+    # a forward pass over the prompts and 4 bytes x model width an example.
+    probe.representations = True
 
     # Converged = in consecutive_epochs epochs running, the mean probe loss falls by less
     # than relative_fall of its value at the stage's start, while the learning rate is at

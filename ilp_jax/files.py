@@ -119,7 +119,7 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     Raises:
       RunFailure: the disk is full; no temporary file is left.
     """
-    _write(path, lambda file: file.write(content), len(content))
+    write_with(path, lambda file: file.write(content), len(content))
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
@@ -215,7 +215,7 @@ def write_parquet(
             row_group_size=row_group_rows,
         )
 
-    _write(path, put, table.nbytes)
+    write_with(path, put, table.nbytes)
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -311,7 +311,8 @@ def disk_full(where: object, n_bytes: int = 0) -> RunFailure:
     )
 
 
-def _write(path: epath.PathLike, put: Callable[[BinaryIO], Any], n_bytes: int) -> None:
+def write_with(path: epath.PathLike, put: Callable[[BinaryIO], Any], n_bytes: int = 0) -> None:
+    """Writes a file atomically; ``put`` fills it, ``n_bytes`` is its size for the advice."""
     path = as_path(path)
     if not is_local(path):
         # A failed upload must not become an object, so the content is complete first.

@@ -39,11 +39,13 @@ from ilp_jax.models.export import export as export_folder
 from ilp_jax.models.lora import merged
 from ilp_jax.models.tokenizer import load_tokenizer
 from ilp_jax.stats.inference import put_inference
+from ilp_jax.stats.projections import PROJECTIONS, write_representations
 from ilp_jax.stats.reader import INFERENCE
 from ilp_jax.stats.writer import StatsWriter, compact, discard_after
 from ilp_jax.train import loop
 from ilp_jax.train.checkpoint import Checkpoints
 from ilp_jax.train.probe import probe as probe_pass
+from ilp_jax.train.represent import METADATA, representations
 from ilp_jax.workspace import Workspace, open_workspace
 
 PHASES = ("probe", "train", "detect", "diagnose")
@@ -176,7 +178,7 @@ def _open(config: ConfigDict, workdir: epath.Path) -> Iterator[_Session]:
             seeds={"data": config.seed},
             ignore=("diagnose",),
         )
-        for folder in (workdir, workdir / INFERENCE):
+        for folder in (workdir, workdir / INFERENCE, workdir / PROJECTIONS):
             files.remove_temporaries(folder)
         yield _Session(config, workdir)
 
@@ -228,6 +230,10 @@ def _probe(session: _Session) -> None:
             ):
                 writer.append(0, columns)
     compact(ws.workdir / loop.STATS, "base")
+    if ws.config.probe.representations:
+        with progress.bar("probe prompts", total=len(everything)) as bar:
+            vectors = representations(ws, params, everything, bar)
+            write_representations(ws.workdir, vectors, METADATA)
     if "base" in ws.config.detect.points:
         _ask_all(ws, params, "base", **place)
     session.params = base

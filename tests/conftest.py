@@ -251,6 +251,7 @@ def same_run():
             "examples.parquet",
             "plan.parquet",
             "diagnosis.parquet",
+            "projections/representations.parquet",
             *(f"inference/{point}" for point in points[0]),
         ]:
             pairs[name] = [files.read_parquet(run / name) for run in (a, b)]

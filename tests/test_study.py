@@ -107,6 +107,11 @@ def test_every_file_of_the_contract(finished_run):
     assert {p.name for p in (finished_run / "inference").iterdir()} == {
         f"{point}.parquet" for point in points
     }
+    vectors = finished_run / "projections/representations.parquet"
+    assert files.read_parquet(vectors).columns == ["example_id", "vector"]
+    assert "final norm" in files.read_metadata(vectors)["layer"]
+    ids = read_examples(finished_run)["example_id"]
+    assert sorted(files.read_parquet(vectors)["example_id"]) == sorted(ids)
     assert list((finished_run / "tensorboard").iterdir())
     summary = json.loads((finished_run / "summary.json").read_text(), parse_constant=pytest.fail)
     assert {"shares", "probe_loss", "n_examples"} <= set(summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -142,6 +143,21 @@ def probe_batches(
     lengths = [data.tokens[i].n_tokens for i in indices]
     for part in _by_length(data, indices, lengths, batch_size):
         rows = _pack([_plain(data.tokens[i]) for i in part], batch_size, buckets)[0]
+        yield rows, _meta(data, part, batch_size)
+
+
+def prompt_batches(
+    data: StudyData, indices: Sequence[int], batch_size: int, buckets: Sequence[int] = ()
+) -> Iterator[tuple[RowBatch, BatchMeta]]:
+    """As ``probe_batches``, with the prompts alone: no response, no target."""
+    nothing = np.zeros(0, np.int32)
+    lengths = [len(data.tokens[i].prompt_ids) for i in indices]
+    for part in _by_length(data, indices, lengths, batch_size):
+        prompts = [
+            dataclasses.replace(data.tokens[i], target_ids=nothing, earlier_replies=())
+            for i in part
+        ]
+        rows = _pack([_plain(prompt) for prompt in prompts], batch_size, buckets)[0]
         yield rows, _meta(data, part, batch_size)
 
 

@@ -1,0 +1,91 @@
+"""The base model's own representations of the prompts, by which near-duplicates are found."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilp_jax.data.batches import RowBatch, prompt_batches
+from ilp_jax.models.decoder import Decoder
+from ilp_jax.models.lora import variables_of
+
+if TYPE_CHECKING:
+    from ilp_jax.workspace import Workspace
+
+LAST_NORM = "final_norm"
+METADATA = {
+    "vectors_of": "base model",
+    "layer": "last hidden state, after the final norm",
+    "pooling": "mean over the prompt's tokens, in float32",
+    "normalised": "L2 norm 1",
+}
+"""What the vectors are; stands in their file."""
+
+
+def represent_step(params: Any, rows: RowBatch, *, decoder: Decoder) -> jax.Array:
+    """One vector a prompt: the mean of its last hidden states, scaled to length 1.
+
+    Mean pooling over tokens is that of Reimers & Gurevych 2019 (arXiv:1908.10084), section 3.
+
+    Args:
+      params: parameters, or ``Adapted``.
+      rows: arrays [B, ...] with the prompts in branch 0 and padding in branch -1.
+      decoder: the model.
+
+    Returns:
+      float32 [B, D]; zeros where all hidden states cancel.
+    """
+    # The logits are not used, so the compiler leaves the head out.
+    _, kept = decoder.apply(
+        variables_of(params),
+        rows.tokens_BxT,
+        rows.positions_BxT,
+        rows.branch_BxT,
+        capture_intermediates=lambda module, _: module.name == LAST_NORM,
+        mutable="intermediates",
+    )
+    (h_BxTxD,) = kept["intermediates"][LAST_NORM]["__call__"]
+    real_BxT = (rows.branch_BxT == 0).astype(jnp.float32)
+    sum_BxD = jnp.einsum("btd,bt->bd", h_BxTxD.astype(jnp.float32), real_BxT)
+    # The sum's direction is the mean's.
+    return sum_BxD / jnp.maximum(jnp.linalg.norm(sum_BxD, axis=-1, keepdims=True), 1e-30)
+
+
+def representations(
+    ws: Workspace, params: Any, indices: Sequence[int], bar: Any = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Vectors of some examples' prompts, batch by batch, so that not all are held at once.
+
+    Args:
+      ws: the run's workspace.
+      params: the base model's parameters on the device.
+      indices: indices into ``ws.data.examples``.
+      bar: a progress bar to advance by one an example, or None.
+
+    Yields:
+      Example ids, int64 [b], and their vectors, float32 [b, D]; shortest prompts first.
+    """
+    step = jax.jit(functools.partial(represent_step, decoder=ws.decoder))
+    waiting = None
+    batches = prompt_batches(ws.data, indices, ws.config.probe.batch_size, ws.config.length_buckets)
+    for rows, meta in batches:
+        with jax.transfer_guard("disallow"):
+            vectors = step(params, jax.device_put(rows))
+        # The batch before is read while this one runs.
+        if waiting is not None:
+            yield _fetched(*waiting)
+        waiting = (meta, vectors)
+        if bar is not None:
+            bar.advance(meta.n_real)
+    if waiting is not None:
+        yield _fetched(*waiting)
+
+
+def _fetched(meta: Any, vectors: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    n = meta.n_real
+    return meta.example_id_B[:n], np.asarray(jax.device_get(vectors))[:n]
