@@ -43,6 +43,11 @@ COMMANDS = {
         "Reads WORKDIR/stats and WORKDIR/inference, writes signals.parquet, "
         "diagnosis.parquet and summary.json beside them. Needs no accelerator.",
     ),
+    "replay": (
+        "what updates on an unlearned row alone do for it, from the final model",
+        "Needs a finished run; writes WORKDIR/replay.parquet. An interrupted one goes on "
+        "where it stopped. config.replay gives rows, rate and numbers of updates.",
+    ),
     "config show": (
         "print the resolved configuration as YAML",
         "Runs nothing and needs no WORKDIR.",
@@ -61,7 +66,7 @@ COMMANDS = {
         "Prints each norm's largest relative error; needs no WORKDIR.",
     ),
 }
-_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose", "export")
+_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose", "export", "replay")
 _HOW_CONFIG_WORKS = """\
 configuration:
   --config FILE.py                the study; its get_config() returns the fields
@@ -149,6 +154,8 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
         return study.preview(config, options.rows)
     if command == "export":
         return study.export(config, options.workdir, options.out)
+    if command == "replay":
+        return study.replay(config, options.workdir, options.limit)
     return getattr(study, command)(config, options.workdir)
 
 
@@ -189,6 +196,7 @@ def _parser(command: str) -> _Parser:
         + ("--workdir DIR " if command in _NEEDS_WORKDIR else "")
         + ("--out DIR " if command == "export" else "")
         + ("[--rows N] " if command == "data preview" else "")
+        + ("[--limit N]\n           " if command == "replay" else "")
         + "[--config.field=value ...]",
         description=textwrap.fill(f"{line[0].upper()}{line[1:]}. {more}", 88),
         epilog=_HOW_CONFIG_WORKS,
@@ -199,6 +207,10 @@ def _parser(command: str) -> _Parser:
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run, local or gs://")
     if command == "export":
         parser.add_argument("--out", metavar="DIR", required=True, help="a new folder")
+    if command == "replay":
+        parser.add_argument(
+            "--limit", type=_count, metavar="N", help="only the first N rows, unlearned ones first"
+        )
     if command == "data preview":
         parser.add_argument(
             "--rows", "-n", type=_count, default=3, metavar="N", help="examples a stage (default 3)"

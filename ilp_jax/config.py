@@ -37,14 +37,15 @@ __all__ = [
 ]
 
 
-# Fields that change when and where files are written, but no number in them; and those of the
-# diagnosis, which is made again from the same files when they change.
+# Fields that change when and where files are written, but no number in them; and groups of
+# what reads a finished run's files, which is made again from them when they change.
 _NO_RESULT = (
     "cache_dir",
     "checkpoint.every_steps",
     "checkpoint.every_minutes",
     "checkpoint.keep",
     "diagnose",
+    "replay",
 )
 
 
@@ -122,7 +123,7 @@ def config_hash(config: ConfigDict, leave_out: Sequence[str] = ()) -> str:
 
     Returns:
       16 hex digits of SHA-256. Stages outside ``sequence``, ``cache_dir``, the rhythm of
-      checkpoints and the group ``diagnose`` do not count.
+      checkpoints and the groups ``diagnose`` and ``replay`` do not count.
     """
     counted = {
         name: value

@@ -168,6 +168,25 @@ def default_config() -> ConfigDict:
 
     # The causes of unlearned examples; these alone may change in a finished run.
     config.diagnose = diagnose_fields()
+    # What `ilp replay` does; it may be changed between calls in the same workdir.
+    config.replay = replay = ConfigDict(sort_keys=False)
+    # Constant rate of the updates on one example alone, from a fresh optimiser; 0 = the next
+    # field.
+    replay.learning_rate = 0.0
+    # The same as a fraction of the last stage's peak rate. Ours: the first updates of a fresh
+    # Adam move every parameter by the whole rate, and at the peak one of them brought back 10
+    # of 10 unlearned rows of the quick start; at a tenth 2, 3, 6 and 10 came back by k = 1, 2,
+    # 4 and 8, so that rows differ.
+    replay.learning_rate_fraction = 0.1
+    # Updates after which the example is measured, increasing (ours: powers of two).
+    replay.steps = (1, 2, 4, 8)
+    # Whose verdict at 'final' makes a row unlearned: 'default' (exact_match where it applies,
+    # else choice), or one detector of diagnosis.parquet.
+    replay.detector = "default"
+    # Unlearned rows replayed, a random part by seed; 0 = all.
+    replay.max_examples = 0
+    # Learned rows replayed beside them for comparison, alike in number of target tokens.
+    replay.controls = 16
 
     config.lock()
     config.stages.unlock()
@@ -257,6 +276,7 @@ _ALLOWED = {
     "detect.sampled_points": _POINTS,
     "stages.*.task": ("answer", "summary"),
     "diagnose.methods": METHODS,
+    "replay.detector": ("default", "exact_match", "exact_law", "sampled", "choice", "rouge_l"),
     "stages.*.schedule": ("constant", "linear", "cosine"),
     "stages.*.optimizer_state": ("keep", "fresh"),
 }
@@ -359,6 +379,15 @@ def validate(config: ConfigDict) -> ConfigDict:
     )
     methods = config.diagnose.methods
     require(len(set(methods)) == len(methods), "diagnose.methods", "names one twice")
+    steps = config.replay.steps
+    require(
+        steps
+        and all(type(k) is int and k > 0 for k in steps)
+        and list(steps) == sorted(set(steps)),
+        "replay.steps",
+        f"{steps} are not increasing whole numbers of updates, from 1",
+        "give a list such as 1,2,4,8",
+    )
     require(config.model.path, "model.path", "is empty", "give a folder, a file or package:NAME")
     require(config.sequence, "sequence", "no stage to train", "list names of config.stages")
     for name in config.sequence:

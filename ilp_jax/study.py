@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,6 +39,7 @@ from ilp_jax.models import weights
 from ilp_jax.models.export import export as export_folder
 from ilp_jax.models.lora import merged
 from ilp_jax.models.tokenizer import load_tokenizer
+from ilp_jax.stats import replay as replayed
 from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.projections import PROJECTIONS, write_representations
 from ilp_jax.stats.reader import INFERENCE
@@ -45,6 +47,8 @@ from ilp_jax.stats.writer import StatsWriter, compact, discard_after
 from ilp_jax.train import loop
 from ilp_jax.train.checkpoint import Checkpoints
 from ilp_jax.train.probe import probe as probe_pass
+from ilp_jax.train.replay import ready as ready_to_replay
+from ilp_jax.train.replay import replay as replay_pass
 from ilp_jax.train.represent import METADATA, representations
 from ilp_jax.workspace import Workspace, open_workspace
 
@@ -111,6 +115,29 @@ def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> 
     return f"{out}: config.json, tokenizer and {len(written)} weights file(s), float32"
 
 
+def replay(config: ConfigDict, workdir: epath.PathLike, limit: int | None = None) -> RenderableType:
+    """What updates on one unlearned row alone do for it; needs ``diagnose``.
+
+    Args:
+      config: a resolved config.
+      workdir: the run's folder.
+      limit: replay only the first so many rows; None for all that ``config.replay`` asks for.
+
+    Returns:
+      The table of what came back.
+
+    Raises:
+      UserError: the run is not finished, or was replayed with other settings before.
+      RunFailure: see ``train.replay.replay``.
+    """
+    workdir = epath.Path(workdir)
+    _require_before(config, workdir, "diagnose")
+    # Before the config is written: one that is refused must not become the run's.
+    ready_to_replay(config, workdir)
+    with _open(config, workdir) as session:
+        return replay_pass(session.workspace, lambda: _restore_final(session), limit)
+
+
 def preview(config: ConfigDict, n: int) -> RenderableType:
     """The first examples as tokens, with the trained tokens marked; runs nothing.
 
@@ -157,7 +184,7 @@ def _run_phases(
     workdir = epath.Path(workdir)
     with _open(config, workdir) as session:
         for phase in wanted:
-            identity = _identity(config, phase)
+            identity = _identity(config, workdir, phase)
             if run_record.is_finished(workdir, phase, identity):
                 continue
             _require_before(config, workdir, phase)
@@ -176,23 +203,36 @@ def _open(config: ConfigDict, workdir: epath.Path) -> Iterator[_Session]:
             config_hash=config_hash(config),
             device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             seeds={"data": config.seed},
-            ignore=("diagnose",),
+            ignore=("diagnose", "replay"),
         )
-        for folder in (workdir, workdir / INFERENCE, workdir / PROJECTIONS):
+        for folder in (
+            workdir,
+            workdir / INFERENCE,
+            workdir / PROJECTIONS,
+            workdir / replayed.PARTS,
+        ):
             files.remove_temporaries(folder)
         yield _Session(config, workdir)
 
 
-def _identity(config: ConfigDict, phase: str) -> str:
-    """What a phase's result rests on that may change within a run: the diagnosis' thresholds."""
+def _identity(config: ConfigDict, workdir: epath.Path, phase: str) -> str:
+    """What a phase's result rests on that may change within a run.
+
+    That is the diagnosis' thresholds, and what was replayed since.
+    """
     if PHASES.index(phase) < PHASES.index("diagnose"):
         return ""
-    return run_record.hash_config(to_dict(config)["diagnose"])[:16]
+    replays = workdir / replayed.FILE
+    rests_on = {
+        "diagnose": to_dict(config)["diagnose"],
+        "replay": hashlib.sha256(replays.read_bytes()).hexdigest() if replays.exists() else "",
+    }
+    return run_record.hash_config(rests_on)[:16]
 
 
 def _require_before(config: ConfigDict, workdir: epath.Path, phase: str) -> None:
     for before in PHASES[: PHASES.index(phase)]:
-        if not run_record.is_finished(workdir, before, _identity(config, before)):
+        if not run_record.is_finished(workdir, before, _identity(config, workdir, before)):
             raise UserError(
                 workdir,
                 f"{phase} needs the phase {before}, which is not finished there",

@@ -46,7 +46,7 @@ def calls(monkeypatch):
 
         return function
 
-    names = ("run", "probe", "train", "detect", "diagnose", "preview")
+    names = ("run", "probe", "train", "detect", "diagnose", "preview", "replay")
     study = types.SimpleNamespace(**{name: stand_in(name) for name in names})
     monkeypatch.setattr(ilp_jax, "study", study, raising=False)
     return noted
@@ -108,6 +108,13 @@ def test_data_preview(file, calls, capsys):
     assert capsys.readouterr().out == "two rows\n"
 
 
+@pytest.mark.parametrize(("words", "limit"), [([], None), (["--limit", "3"], 3)])
+def test_replay(words, limit, file, calls):
+    assert cli.main(["replay", "--config", file, "--workdir", "w", *words]) == 0
+    ((name, _, *rest),) = calls.list
+    assert (name, rest) == ("replay", ["w", limit])
+
+
 def test_rich_results_are_drawn(file, calls, capsys):
     from rich.table import Table
 
@@ -151,6 +158,8 @@ def test_check_norms(file, monkeypatch, capsys):
         (["train", "--workdir", "nowhere"], ["nowhere/run.json", "--config"]),
         (["config", "show"], ["needs --config"]),
         (["data", "preview", "--config", "FILE", "--rows", "0"], ["--rows", "at least 1"]),
+        (["replay", "--config", "FILE"], ["needs --workdir"]),
+        (["replay", "--config", "FILE", "--workdir", "w", "--limit", "0"], ["--limit", "at least"]),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_2(words, parts, file, calls, error_line):

@@ -182,6 +182,13 @@ def test_refused_overrides(file, words, parts):
         ("diagnose.lack_rank", 0, 0.9),
         ("diagnose.paper_js", 1, 0.69),
         ("diagnose.paper_best_of", 0, 10),
+        ("replay.steps", "0,1", "1,3"),
+        ("replay.steps", "2,1", "1,2"),
+        ("replay.steps", "1,1.5", "1"),
+        ("replay.steps", "", "8"),
+        ("replay.detector", "none", "choice"),
+        ("replay.learning_rate", -1e-5, 1e-5),
+        ("replay.controls", -1, 0),
         ("stages.first.epochs", 0, 1),
         ("stages.first.copies", 0, 1),
         ("stages.first.learning_rate", -1e-5, 0),
@@ -314,6 +321,7 @@ def test_hash_counts_what_changes_results(file):
         "checkpoint.keep=3",
         "diagnose.forgotten_drop=0.3",  # a finished run is then diagnosed again
         "diagnose.methods=rules",
+        "replay.steps=1",
     ):
         assert digest(f"--config.{same}") == base
     for other in ("seed=1", "train.eps=1e-7", "stages.second.epochs=3", "detect.n_samples=6"):
