@@ -13,16 +13,17 @@ import polars as pl
 from etils import epath
 
 from ilp_jax import files
-from ilp_jax.analysis import base_knowledge, dynamics, retention
+from ilp_jax.analysis import base_knowledge, dynamics, replay, retention
 from ilp_jax.analysis.duplicates import duplicates
 from ilp_jax.analysis.ranks import ranks
 from ilp_jax.analysis.rarity import patterns
 from ilp_jax.analysis.shares import point_order
 from ilp_jax.analysis.signal_columns import RANKED, SIGNALS_SCHEMA
 from ilp_jax.stats.reader import read_examples, read_inference, read_plan, read_stats
+from ilp_jax.stats.replay import FILE as REPLAY_FILE
+from ilp_jax.stats.replay import REPLAY_SCHEMA
 
 FILE = "signals.parquet"
-REPLAY = "replay.parquet"
 REPRESENTATIONS = "projections/representations.parquet"
 THRESHOLDS = {
     "exist_accuracy": 0.8,
@@ -57,7 +58,7 @@ def compute(workdir: epath.PathLike, config: Mapping[str, Any]) -> pl.DataFrame:
         thresholds,
         *(
             files.read_parquet(workdir / name) if (workdir / name).exists() else None
-            for name in (REPRESENTATIONS, REPLAY)
+            for name in (REPRESENTATIONS, REPLAY_FILE)
         ),
     )
     return write(workdir, rows, {name: str(value) for name, value in thresholds.items()})
@@ -95,7 +96,7 @@ def assemble(
     plan: pl.DataFrame,
     thresholds: Mapping[str, float],
     representations: pl.DataFrame | None = None,
-    replay: pl.DataFrame | None = None,
+    replays: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """All signals of a run from its tables. Nothing is read or written.
 
@@ -106,7 +107,7 @@ def assemble(
       plan: ``plan.parquet``.
       thresholds: those named in ``THRESHOLDS``.
       representations: ``projections/representations.parquet``, or None.
-      replay: ``replay.parquet``, or None.
+      replays: ``replay.parquet``, or None.
 
     Returns:
       The columns of ``SIGNALS_SCHEMA``: one row an example and point at which it was asked.
@@ -141,7 +142,7 @@ def assemble(
         rows = rows.join(table, on=("example_id", "point"), how="left", maintain_order="left")
     for table in of_example:
         rows = rows.join(table, on="example_id", how="left", maintain_order="left")
-    rows = rows.join(_replayed(replay), on=("example_id", "point"), how="left").with_columns(
+    rows = rows.join(_replayed(replays), on=("example_id", "point"), how="left").with_columns(
         pl.col("replay_measured").fill_null(False)
     )
     of_trained = rows.filter(pl.col("example_id").is_in(trained_ids.to_list()))
@@ -174,14 +175,13 @@ def _nothing(stats: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
     return table
 
 
-def _replayed(replay: pl.DataFrame | None) -> pl.DataFrame:
-    """After how many updates on itself alone each replayed example was an exact match."""
-    if replay is None:
-        schema = {"example_id": pl.Int64, "k": pl.Int32, "correct": pl.Boolean}
-        replay = pl.DataFrame(schema=schema)
-    first = pl.col("k").filter(pl.col("correct")).min().cast(pl.Int32)
-    return (
-        replay.group_by("example_id")
-        .agg(first.alias("replay_k"))
-        .with_columns(pl.lit("final").alias("point"), pl.lit(True).alias("replay_measured"))
+def _replayed(rows: pl.DataFrame | None) -> pl.DataFrame:
+    """What replay found of the examples that it took."""
+    if rows is None:
+        rows = pl.from_arrow(REPLAY_SCHEMA.empty_table())
+    return replay.came_back(rows).select(
+        "example_id",
+        pl.col("replay_k").cast(pl.Int32),
+        pl.lit("final").alias("point"),
+        pl.lit(True).alias("replay_measured"),
     )

@@ -200,7 +200,7 @@ def test_replay_counts_at_the_end_alone():
         {"example_id": [1, 1, 2], "k": [1, 4, 4], "correct": [False, True, False]},
         schema_overrides={"k": pl.Int32},
     )
-    rows = signals.assemble(*hand_made(), signals.THRESHOLDS, replay=replay)
+    rows = signals.assemble(*hand_made(), signals.THRESHOLDS, replays=replay)
     found = rows.filter("replay_measured").select("example_id", "point", "replay_k")
     assert found.rows() == [(1, "final", 4), (2, "final", None)]
 
