@@ -7,6 +7,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from ilp_jax.analysis.choice_runs import GIVEN
+
 NAMES = {
     "exact_match": "exact match",
     "rouge_l": "ROUGE-L",
@@ -70,14 +72,17 @@ def notes(summary: dict[str, Any]) -> list[str]:
     settings, final = detection["settings"], _at(summary, "final") or {}
     lines = []
     for point in ("base", "final"):
-        for runs in (_at(summary, point) or {}).get("choice_runs") or []:
-            lines.append(_runs(point, runs))
-    choice = final.get("choice")
-    made = [one for one in (choice or {}).get("by_options", []) if one["options"] != "given"]
-    lines += [
-        f"Options of {one['n']} rows were made by us ({one['options']}): choice measures them too."
-        for one in made
-    ]
+        # By the options' origin they stand in the summary.
+        found = (_at(summary, point) or {}).get("choice_runs") or []
+        lines += [_runs(point, runs) for runs in found if runs["options"] is None]
+    by_options = (final.get("choice") or {}).get("by_options", [])
+    if any(one["options"] != GIVEN for one in by_options):
+        parts = [
+            f"{_with_interval(one['share'], one['interval'])} of {one['n']} with options "
+            + ("given" if one["options"] == GIVEN else f"made by us ({one['options']})")
+            for one in by_options
+        ]
+        lines.append(f"Right by choice at the end: {', '.join(parts)}.")
     drawn = (final.get("none_of_n") or {}).get("drawn")
     if drawn:
         lines.append(
@@ -118,10 +123,9 @@ def notes(summary: dict[str, Any]) -> list[str]:
 
 def _runs(point: str, runs: dict[str, Any]) -> str:
     unlearned, score = runs["unlearned"], runs["chance_corrected"]
-    options = f", options {runs['options']}" if runs["options"] else ""
     return (
         f"Multiple choice as in the study at {point} ({runs['n_runs']} runs an example, options "
-        f"{runs['prompt']} and permuted{options}): "
+        f"{runs['prompt']} and permuted): "
         f"{_with_interval(unlearned['share'], unlearned['interval'])} of {runs['n']} unlearned; "
         f"a uniform guesser would have {_two_digits(runs['guesser'])}. Right beyond chance: "
         f"{_with_interval(score['mean'], score['interval'])}."
@@ -138,9 +142,11 @@ def _with_interval(value: float | None, interval: list[float] | None) -> str:
         return "-"
     if interval is None:
         return _two_digits(value)
-    return f"{_two_digits(value)} ({_two_digits(interval[0])}-{_two_digits(interval[1])})"
+    low, high = map(_two_digits, interval)
+    return f"{_two_digits(value)} ({low}{' to ' if '-' in low + high else '-'}{high})"
 
 
 def _two_digits(value: float) -> str:
     text = f"{value:.2f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+    text = text.replace("0.", ".", 1) if abs(value) < 1 else text
+    return ".00" if text == "-.00" else text

@@ -21,7 +21,12 @@ RUNS = {
 }
 FINAL = {
     "point": "final",
-    "choice": {"by_options": [{"options": "given", "n": 30}, {"options": "base_answers", "n": 10}]},
+    "choice": {
+        "by_options": [
+            {"options": "base_answers"} | share_of(4, 10),
+            {"options": "given"} | share_of(27, 30),
+        ]
+    },
     "choice_runs": [RUNS],
     "none_of_n": {"drawn": share_of(17, 40), "expected": 0.44, "expected_at_1": 0.47},
     "greedy_text": {"normalised": share_of(25, 40), "exact": share_of(21, 40)},
@@ -75,7 +80,8 @@ def test_notes_hold_the_figures():
         "5 runs an example, options listed and permuted): .15 (.07-.29) of 40 unlearned",
         "a uniform guesser would have .24",
         "Right beyond chance: .61 (.50-.72)",
-        "Options of 10 rows were made by us (base_answers)",
+        "Right by choice at the end: .40 (.17-.69) of 10 with options made by us (base_answers), "
+        ".90 (.74-.97) of 30 with options given.",
         ".42 (.29-.58) of 40 rows have a share of right answers below 0.2 of 5",
         "expects 0.44, and 0.47 at temperature 1",
         "25 of 40 have the response's text but for case, punctuation, articles and white space, 21",
@@ -84,6 +90,13 @@ def test_notes_hold_the_figures():
         "0.93 of their tokens are right",
     ):
         assert part in text, part
+
+
+def test_negative_figures_read_as_such():
+    score = {"n": 40, "mean": -0.001, "interval": [-0.2, -0.1]}
+    final = FINAL | {"choice_runs": [RUNS | {"chance_corrected": score}]}
+    text = "\n".join(detection_table.notes(summary_of(final)))
+    assert "Right beyond chance: .00 (-.20 to -.10)." in text
 
 
 @pytest.mark.parametrize("flag", [True, False])
