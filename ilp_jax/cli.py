@@ -56,6 +56,11 @@ COMMANDS = {
         "show the first examples as tokens, with the trained tokens marked",
         "Also counts truncated examples and those without target tokens. Needs no WORKDIR.",
     ),
+    "prepare": (
+        "write the local copy of each TensorFlow Datasets data set that the config reads",
+        "Downloads and writes it where the stage's data_dir says, as array_record; does "
+        "nothing where it is there already. Needs no WORKDIR.",
+    ),
     "export": (
         "the tuned weights as a Hugging Face folder",
         "Reads WORKDIR/checkpoints, writes config.json, safetensors (float32) and the "
@@ -148,6 +153,10 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
         from ilp_jax.norms.check import check_norms, report
 
         return report(check_norms(config), config.model.compute_dtype)
+    if command == "prepare":
+        from ilp_jax.data.prepare import prepare
+
+        return prepare(config)
     from ilp_jax import study
 
     if command == "data preview":

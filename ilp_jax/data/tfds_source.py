@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -17,6 +18,8 @@ from ilp_jax.data.tfds_rows import Reader
 from ilp_jax.errors import UserError
 
 _CHUNK = 1024
+# What the library raises for a name, version, split or file that it cannot make sense of.
+_FAILURES = (AssertionError, ValueError, RuntimeError, OSError, ImportError, KeyError)
 
 
 def load(stage: ConfigDict, where: str) -> tuple[tuple[Example, ...], dict[str, int]]:
@@ -63,6 +66,28 @@ def load(stage: ConfigDict, where: str) -> tuple[tuple[Example, ...], dict[str, 
 
 def _open(stage: ConfigDict, where: str) -> tuple[Sequence, Mapping, dict[str, str]]:
     """The data source, its features, and its name, version and split."""
+    builder = builder_of(stage, where)
+    source = source_of(builder, stage, where)
+    config = builder.builder_config
+    name = f"{builder.name}/{config.name}" if config else builder.name
+    meta = {"name": name, "version": str(builder.version), "split": stage.tfds_split}
+    return source, builder.info.features, meta
+
+
+def builder_of(stage: ConfigDict, where: str, mend: str = "") -> Any:
+    """The library's builder of a stage's data set, prepared or not.
+
+    Args:
+      stage: the stage's fields.
+      where: how errors name the stage.
+      mend: what to do about a name that is not known; by default, to prepare it.
+
+    Returns:
+      A ``tfds.core.DatasetBuilder``.
+
+    Raises:
+      UserError: tensorflow-datasets is not installed, or knows no such data set.
+    """
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -72,39 +97,56 @@ def _open(stage: ConfigDict, where: str) -> tuple[Sequence, Mapping, dict[str, s
     if not stage.tfds_name:
         raise UserError(f"{where}.tfds_name", "is empty", "give NAME, NAME:VERSION or NAME/CONFIG")
     folder = stage.data_dir or None
-    failures = (AssertionError, ValueError, RuntimeError, OSError, ImportError, KeyError)
     try:
-        builder = tfds.builder(stage.tfds_name, data_dir=folder)
-    except failures as error:
-        what = f"no data set {stage.tfds_name!r} ({_first_line(error)})"
-        raise UserError(f"{where}.tfds_name", what, _mend(folder)) from error
+        return tfds.builder(stage.tfds_name, data_dir=folder)
+    except _FAILURES as error:
+        what = f"no data set {stage.tfds_name!r} ({first_line(error)})"
+        raise UserError(f"{where}.tfds_name", what, mend or _mend(folder)) from error
+
+
+def source_of(builder: Any, stage: ConfigDict, where: str) -> Sequence:
+    """A prepared data set's split, with random access.
+
+    Args:
+      builder: what ``builder_of`` returned for the stage.
+      stage: the stage's fields.
+      where: how errors name the stage.
+
+    Returns:
+      The rows, each a nested dict.
+
+    Raises:
+      UserError: it is not prepared here, is in a format without random access, or has no such
+        split.
+    """
+    folder = stage.data_dir or None
     try:
-        source = builder.as_data_source(split=stage.tfds_split)
-    except failures as error:
+        return builder.as_data_source(split=stage.tfds_split)
+    except _FAILURES as error:
         if not builder.is_prepared():
             what = f"{stage.tfds_name!r} is not prepared on this machine"
             raise UserError(f"{where}.tfds_name", what, _mend(folder)) from error
         if isinstance(error, NotImplementedError):
             what = f"{stage.tfds_name!r} is prepared in a format without random access"
-            raise UserError(f"{where}.tfds_name", what, _mend(folder)) from error
+            raise UserError(
+                f"{where}.tfds_name", what, f"set another data_dir, then {_mend(folder)}"
+            ) from error
         splits = ", ".join(builder.info.splits)
-        what = f"{stage.tfds_split!r} cannot be read ({_first_line(error)})"
+        what = f"{stage.tfds_split!r} cannot be read ({first_line(error)})"
         raise UserError(f"{where}.tfds_split", what, f"the splits are {splits}") from error
-    config = builder.builder_config
-    name = f"{builder.name}/{config.name}" if config else builder.name
-    meta = {"name": name, "version": str(builder.version), "split": stage.tfds_split}
-    return source, builder.info.features, meta
 
 
 def _mend(folder: str | None) -> str:
     argument = f", data_dir={folder!r}" if folder else ""
     return (
-        f"prepare it: tfds.builder(NAME{argument}, file_format='array_record')"
-        ".download_and_prepare()" + ("" if folder else ", or set data_dir")
+        "prepare it: `ilp prepare` with the same --config, or "
+        f"tfds.builder(NAME{argument}, file_format='array_record').download_and_prepare()"
+        + ("" if folder else ", or set data_dir")
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
