@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 # Programs here are tiny and run a few times: compiling them is most of the work. Set before
-# JAX starts; processes that the tests start inherit it, so that bits can be compared.
+# JAX starts; processes that the tests start inherit it, so that bits can be compared. On an
+# accelerator (ILP_DEVICE, as the scripts read it) programs are compiled as in a run.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+if not os.environ.get("ILP_DEVICE"):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
@@ -276,3 +278,15 @@ def same_run():
 def pytest_runtest_setup(item):
     if item.get_closest_marker("torch_parity") and not importlib.util.find_spec("torch"):
         pytest.skip("torch is not installed")
+    if item.get_closest_marker("gpu") and (reason := _no_gpu()):
+        pytest.skip(reason)
+
+
+def _no_gpu():
+    """Why tests on a GPU cannot run here, or nothing."""
+    import jax
+
+    try:
+        jax.devices("gpu"), jax.devices("cpu")
+    except RuntimeError as error:
+        return f"JAX sees no GPU beside the CPU: {str(error).splitlines()[0]}"

@@ -124,7 +124,9 @@ def relative_errors(
     """Largest relative error over examples of each norm, tapped against vmap.
 
     A group's error is relative to the example's total norm where that is the larger, since a
-    group without parameters has norm 0.
+    group without parameters has norm 0. In float32 both are computed at JAX's precision
+    ``highest``: what is compared is the method, not the TF32 or bfloat16 in which a GPU or TPU
+    multiplies float32 by default.
 
     Args:
       decoder: the model with its norm method.
@@ -144,9 +146,11 @@ def relative_errors(
         with_norms=True,
         with_gradient=True,
     )
-    _, stats = compile_quickly(tapped, params, cut, base)(params, cut, base)
     by_vmap = functools.partial(vmap_norms, decoder=decoder)
-    reference = compile_quickly(by_vmap, params, rows, base)(params, rows, base)
+    precision = "highest" if decoder.config.compute_dtype == "float32" else None
+    with jax.default_matmul_precision(precision):
+        _, stats = compile_quickly(tapped, params, cut, base)(params, cut, base)
+        reference = compile_quickly(by_vmap, params, rows, base)(params, rows, base)
     real = rows.target_mask_BxR.sum(axis=1) > 0
     floor = 1e-3 * np.asarray(reference["grad_norm"])[real]
     return {
