@@ -373,7 +373,8 @@ def _adapter_note(ws: Workspace) -> list[str]:
 def _benchmark_note(data: StudyData) -> list[str]:
     """A caution where rows of benchmarks' evaluation splits are trained on."""
     used = {example.source for example in data.examples} & set(packaged.FILES)
-    splits = [f"{source} ({packaged.FILES[source].split})" for source in sorted(used)]
+    splits = {source: packaged.FILES[source].split for source in sorted(used)}
+    splits = [f"{source} ({split})" for source, split in splits.items() if split != "train"]
     if not splits:
         return []
     return [

@@ -51,7 +51,7 @@ def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, 
     inference, examples, plan = read_inference(workdir), read_examples(workdir), read_plan(workdir)
     # A row that was never trained cannot be unlearned; its answers stay in `inference`.
     answers = inference.filter(pl.col("example_id").is_in(plan["example_id"].unique().to_list()))
-    found = unlearned(answers, examples, config["detect"])
+    found = unlearned(answers, examples, config["detect"], config.get("trained_turns", "all"))
     summary = summarise(workdir, found, inference, examples, plan, config)
     told, figures = causes(found, signals.compute(workdir, config), examples, plan, config)
     summary |= figures

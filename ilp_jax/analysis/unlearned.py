@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from ilp_jax.analysis.lengths import response_tokens
 from ilp_jax.analysis.rouge import rouge_l
 
 DEFAULT = "default"
@@ -17,7 +18,10 @@ SUMMARY_TASK = "summary"
 
 
 def unlearned(
-    inference: pl.DataFrame, examples: pl.DataFrame, detect: Mapping[str, Any]
+    inference: pl.DataFrame,
+    examples: pl.DataFrame,
+    detect: Mapping[str, Any],
+    trained_turns: str = "all",
 ) -> pl.DataFrame:
     """Applies every detector to a run's answers.
 
@@ -37,15 +41,13 @@ def unlearned(
       inference: answers with a ``point`` column (``stats.reader.read_inference``).
       examples: ``examples.parquet``.
       detect: the config's ``detect`` section, as plain values.
+      trained_turns: the config's field of that name.
 
     Returns:
       One row an example, point and detector: ``example_id``, ``point``, ``detector``,
       ``unlearned`` (null where the detector does not apply).
     """
-    # n_target_tokens counts the end token, the response's length does not.
-    lengths = examples.select(
-        "example_id", (pl.col("n_target_tokens") - 1).alias("response_tokens")
-    )
+    lengths = response_tokens(examples, trained_turns)
     answers = inference.join(lengths, on="example_id", how="left")
     of_mode = {mode: answers.filter(pl.col("mode") == mode) for mode in ("greedy", "sample")}
     short = pl.col("response_tokens") <= detect["exact_match_max_tokens"]

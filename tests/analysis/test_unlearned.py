@@ -1,5 +1,7 @@
 """Verdicts against their definitions, on answers that a brute-force loop can read."""
 
+import json
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -164,3 +166,17 @@ def test_other_rows_have_no_rouge_l(meta):
     found = unlearned(summary_answers("x", drawn=1), known([2], meta=meta), DETECT)
     assert "rouge_l" not in found["detector"]
     assert by_default(found)["unlearned"].to_list() == [False]
+
+
+@pytest.mark.parametrize(
+    ("trained_turns", "truncated", "applies"),
+    [("all", False, True), ("all", True, False), ("last", False, False), ("last", True, False)],
+)
+def test_exact_match_applies_by_what_is_trained(trained_turns, truncated, applies):
+    inference, examples = frames([(4, True, 0.0, None)])
+    turns = [{"role": r, "content": "x"} for r in ("user", "assistant", "user")]
+    examples = examples.with_columns(messages=pl.lit(json.dumps(turns)), truncated=truncated)
+    found = unlearned(inference, examples, DETECT, trained_turns)
+    # 5 target tokens: two replies with an end token each leave 3, which is the limit.
+    verdict = found.filter(pl.col("detector") == "exact_match")["unlearned"].to_list()
+    assert verdict == [False if applies else None]

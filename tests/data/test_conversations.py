@@ -3,12 +3,14 @@
 import io
 
 import numpy as np
+import polars as pl
 import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from ilp_jax.analysis.lengths import response_tokens
 from ilp_jax.data import batches
 from ilp_jax.data.conversation import plain_prompt
 from ilp_jax.data.examples import Example
@@ -215,6 +217,35 @@ def test_counts_and_preview(data, chat_tokenizer, tmp_path):
     file = io.StringIO()
     Console(file=file, width=4000).print(preview(data, chat_tokenizer, 12))
     assert file.getvalue().count("[<|im_end|>]") == sum(1 + n % 4 for n in range(1, 13))
+
+
+@pytest.mark.parametrize("template", ["chat", "plain"])
+@pytest.mark.parametrize("trained_turns", ["all", "last"])
+def test_response_lengths_leave_out_every_end_token(
+    template, trained_turns, chat_tokenizer, config, tmp_path
+):
+    rows, lengths = [], []
+    end = chat_tokenizer.eos_token_id
+    for n, cut in ((1, 0), (2, 0), (4, 0), (3, 2)):
+        example = conversation(
+            *(f"on {i}" for i in range(2 * n - 1)), "in the an", key=10 * n + cut
+        )
+        whole = tokenise(example, chat_tokenizer, template, " ", 999, trained_turns)
+        limit = whole.n_tokens - cut
+        row = tokenise(example, chat_tokenizer, template, " ", limit, trained_turns)
+        ids = np.concatenate([row.prompt_ids, row.target_ids])[trained(row)]
+        assert row.truncated == bool(cut)
+        assert (ids == end).sum() == (n if trained_turns == "all" else 1) - bool(cut)
+        lengths.append(int((ids != end).sum()))
+        rows.append((example, row))
+    plain = Example(1, "s", "1", prompt="u", response="an")
+    rows.append((plain, tokenise(plain, chat_tokenizer, template, " ", 999, trained_turns)))
+    lengths.append(len(rows[-1][1].target_ids) - 1)
+    write_examples(tmp_path / "e.parquet", assemble([("a", config({"a": {}}).stages.a, rows, [])]))
+    table = pl.from_arrow(read_arrow(tmp_path / "e.parquet"))
+    found = response_tokens(table, trained_turns)
+    assert found["example_id"].to_list() == [example.example_id for example, _ in rows]
+    assert found["response_tokens"].to_list() == lengths
 
 
 def test_stage_limit_holds_for_every_reply(write_jsonl, config, chat_tokenizer):
