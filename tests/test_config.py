@@ -189,6 +189,34 @@ def test_refused_overrides(file, words, parts):
         ("replay.detector", "none", "choice"),
         ("replay.learning_rate", -1e-5, 1e-5),
         ("replay.controls", -1, 0),
+        ("trained_turns", "first", "last"),
+        ("lora.rank", -1, 8),
+        ("lora.targets", "q,query", "q,gate"),
+        ("lora.scale", -1, 0.5),
+        ("train.batch_size", 0, 1),
+        ("train.b2", 1.0, 0.95),
+        ("train.weight_decay", -0.1, 0.1),
+        ("train.gram_cost_ratio", -1, 0),
+        ("probe.every_epochs", 0, 2),
+        ("probe.batch_size", 0, 1),
+        ("convergence.consecutive_epochs", 0, 1),
+        ("convergence.min_learning_rate_fraction", 1.5, 1),
+        ("checkpoint.every_steps", -1, 0),
+        ("checkpoint.every_minutes", "nan", 0),
+        ("checkpoint.keep", 0, 1),
+        ("detect.n_samples", 0, 1),
+        ("detect.exact_match_max_tokens", -1, 0),
+        ("detect.sampled_points", "finale", "final"),
+        ("detect.sampled_points", "epoch_3", "epoch_2"),
+        ("detect.max_new_tokens", 0, 1),
+        ("detect.batch_size", 0, 1),
+        ("stages.first.source", "", "sciq"),
+        ("stages.first.n_rows", -1, 0),
+        ("stages.first.n_options", -1, 4),
+        ("stages.first.max_response_tokens", -1, 0),
+        ("stages.first.held_out_rows", -1, 0),
+        ("stages.first.planted_twins", -1, 2),
+        ("stages.first.warmup_steps", -1, 0),
         ("stages.first.epochs", 0, 1),
         ("stages.first.copies", 0, 1),
         ("stages.first.learning_rate", -1e-5, 0),
@@ -200,6 +228,23 @@ def test_refused_overrides(file, words, parts):
 def test_choices_and_ranges(file, field, wrong, right):
     assert f"config.{field}:" in refused(file, [f"--config.{field}={wrong}"])
     config_lib.load(file, [f"--config.{field}={right}"])
+
+
+def test_a_stage_of_tfds_needs_a_name(file):
+    words = ["--config.stages.first.source=tfds", "--config.stages.first.path="]
+    assert "config.stages.first.tfds_name: is empty" in refused(file, words)
+    config_lib.load(file, [*words, "--config.stages.first.tfds_name=squad"])
+    # A stage that is not trained needs nothing.
+    config_lib.load(file, [*words, "--config.sequence=second"])
+
+
+@pytest.mark.parametrize(
+    ("point", "points"), [("stage_1", "stage,final"), ("stage_1", "stage_1"), ("base", "base")]
+)
+def test_points_that_are_sampled_are_asked(file, point, points):
+    words = [f"--config.detect.sampled_points={point}", f"--config.detect.points={points}"]
+    config_lib.load(file, words)
+    assert "add it there" in refused(file, [words[0], "--config.detect.points=converged"])
 
 
 @pytest.mark.parametrize(
