@@ -178,9 +178,11 @@ def small(tmp_path_factory):
     }
 
 
+# Without characters that Python does not know: newer Unicode versions differ between libraries.
+KNOWN = st.characters(exclude_categories=("Cs", "Cn"))
 TEXT = st.lists(
     st.sampled_from(["hello", " world", " ", "  ", "\n", "\r\n", "1", "1234", "'s", "'S", "!", "é"])
-    | st.text(max_size=4),
+    | st.text(KNOWN, max_size=4),
     max_size=8,
 ).map("".join)
 
