@@ -7,6 +7,7 @@ the table of tensor names are those of the ``gguf`` package.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,42 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 _UNQUANTISED = {"F32", "F16", "BF16"}
 
 
+class _Reader(gguf.GGUFReader):
+    """The package's reader, with arrays of metadata read whole.
+
+    The package makes an array object of every token and merge of the tokenizer: seconds and
+    hundreds of MB for each of the times that a run opens the file.
+    """
+
+    def _get_field_parts(self, orig_offs: int, raw_type: int):
+        start = orig_offs + 12
+        if raw_type != gguf.GGUFValueType.ARRAY or self.byte_order != "I":
+            return super()._get_field_parts(orig_offs, raw_type)
+        kind = gguf.GGUFValueType(self._get(orig_offs, np.uint32)[0])
+        count = int(self._get(orig_offs + 4, np.uint64)[0])
+        types = [gguf.GGUFValueType.ARRAY, kind]
+        if kind == gguf.GGUFValueType.STRING:
+            texts, end = self._texts(start, count)
+            return end - orig_offs, texts, list(range(count)), types
+        if kind not in self.gguf_scalar_to_np:
+            return super()._get_field_parts(orig_offs, raw_type)
+        dtype = np.dtype(self.gguf_scalar_to_np[kind])
+        if start + count * dtype.itemsize > len(self.data):
+            raise ValueError(f"an array of {count} values ends past the file")
+        return 12 + count * dtype.itemsize, [self._get(start, dtype, count)], [0], types
+
+    def _texts(self, offset: int, count: int) -> tuple[list[memoryview], int]:
+        """That many strings, each behind its length of 8 bytes, and the offset behind them."""
+        data, texts = memoryview(self.data), []
+        for _ in range(count):
+            start = offset + 8
+            offset = start + int.from_bytes(data[start - 8 : start], sys.byteorder)
+            if offset > len(data) or start > len(data):
+                raise ValueError(f"an array of {count} strings ends past the file")
+            texts.append(data[start:offset])
+        return texts, offset
+
+
 def open_gguf(path: str | os.PathLike) -> gguf.GGUFReader:
     """Maps a GGUF file and checks that it is whole.
 
@@ -49,7 +86,7 @@ def open_gguf(path: str | os.PathLike) -> gguf.GGUFReader:
         if file.read(4) != b"GGUF":
             raise UserError(path, "is not a GGUF file", "give a .gguf file or a model folder")
     try:
-        reader = gguf.GGUFReader(path)
+        reader = _Reader(path)
     # The reader checks nothing: a cut file shows as whichever of these comes first.
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, OSError) as error:
         raise UserError(

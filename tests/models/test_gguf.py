@@ -275,6 +275,49 @@ def test_the_installed_package():
     assert (config.d_model, config.n_layers, config.n_heads, config.n_kv_heads) == (576, 30, 9, 3)
     assert (config.vocab_size, config.d_ff, config.head_dim) == (49152, 1536, 64)
     assert config.tie_embeddings and config.rope_theta == 100_000 and config.rope_scaling is None
+    same_metadata(weights.resolve(weights.SMOLLM2))
+
+
+def same_metadata(path):
+    """Our reader's fields and tensors against the package's own."""
+    found, theirs = ours.open_gguf(path), gguf.GGUFReader(path)
+    assert list(found.fields) == list(theirs.fields)
+    for key, field in theirs.fields.items():
+        assert found.fields[key].contents() == field.contents(), key
+    for a, b in zip(found.tensors, theirs.tensors, strict=True):
+        assert (a.name, a.data_offset, a.n_bytes) == (b.name, b.data_offset, b.n_bytes)
+
+
+def test_metadata_is_as_the_package_reads_it(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    arrays = {
+        "words": ["", "an", "Où ?", "\N{SNOWMAN}" * 100],
+        "whole": [1, -2, 3],
+        "real": [0.5, 1e-3],
+        "truth": [True, False, True],
+        "one": ["x"],
+    }
+    for name, values in arrays.items():
+        writer.add_array(f"a.{name}", values)
+    writer.add_string("a.text", "behind the arrays")
+    writer.add_tensor("token_embd.weight", np.ones((2, 3), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    same_metadata(tmp_path / "m.gguf")
+    reader = ours.open_gguf(tmp_path / "m.gguf")
+    assert ours.metadata(reader, "a.words", "") == arrays["words"]
+    # An array of more values than the file holds.
+    data = (tmp_path / "m.gguf").read_bytes()
+    for name, n in (("words", 4), ("whole", 3)):
+        head = b"a." + name.encode() + (9).to_bytes(4, "little")
+        at = data.index(head) + len(head) + 4
+        assert int.from_bytes(data[at : at + 8], "little") == n
+        broken = data[:at] + (2**40).to_bytes(8, "little") + data[at + 8 :]
+        (tmp_path / "broken.gguf").write_bytes(broken)
+        with pytest.raises(UserError, match="ends past the file"):
+            ours.open_gguf(tmp_path / "broken.gguf")
 
 
 @pytest.mark.parametrize(
