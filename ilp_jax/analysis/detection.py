@@ -69,7 +69,7 @@ def summarise(
     trained = plan["example_id"].unique().to_list()
     inference = inference.filter(pl.col("example_id").is_in(trained)).sort(*_KEY)
     examples = examples.filter(pl.col("example_id").is_in(trained)).sort("example_id")
-    found = unlearned(inference, examples, detect)
+    found = unlearned(inference, examples, detect, config.get("trained_turns", "all"))
     runs = choice_runs.per_row(inference, examples, detect["pass_threshold"])
     summaries = rouge_scores(inference, examples)
     names = sorted(inference["point"].unique(), key=point_order)

@@ -15,6 +15,7 @@ from etils import epath
 from ilp_jax import files
 from ilp_jax.analysis import base_knowledge, dynamics, replay, retention
 from ilp_jax.analysis.duplicates import duplicates
+from ilp_jax.analysis.lengths import response_tokens
 from ilp_jax.analysis.ranks import ranks
 from ilp_jax.analysis.rarity import patterns
 from ilp_jax.analysis.shares import point_order
@@ -60,6 +61,7 @@ def compute(workdir: epath.PathLike, config: Mapping[str, Any]) -> pl.DataFrame:
             files.read_parquet(workdir / name) if (workdir / name).exists() else None
             for name in (REPRESENTATIONS, REPLAY_FILE)
         ),
+        trained_turns=config.get("trained_turns", "all"),
     )
     return write(workdir, rows, {name: str(value) for name, value in thresholds.items()})
 
@@ -97,6 +99,7 @@ def assemble(
     thresholds: Mapping[str, float],
     representations: pl.DataFrame | None = None,
     replays: pl.DataFrame | None = None,
+    trained_turns: str = "all",
 ) -> pl.DataFrame:
     """All signals of a run from its tables. Nothing is read or written.
 
@@ -108,6 +111,7 @@ def assemble(
       thresholds: those named in ``THRESHOLDS``.
       representations: ``projections/representations.parquet``, or None.
       replays: ``replay.parquet``, or None.
+      trained_turns: the config's field of that name.
 
     Returns:
       The columns of ``SIGNALS_SCHEMA``: one row an example and point at which it was asked.
@@ -117,10 +121,9 @@ def assemble(
     trained_ids = plan["example_id"].unique()
     known = retention.moments(inference, stats, examples)
     kept = retention.retention(asked, known, plan, retention.stage_ends(inference, stats))
-    lengths = examples.select(
-        "example_id",
-        (pl.col("n_target_tokens") - 1).alias("response_tokens"),
-        pl.col("n_prompt_tokens").alias("prompt_tokens"),
+    lengths = response_tokens(examples, trained_turns).join(
+        examples.select("example_id", pl.col("n_prompt_tokens").alias("prompt_tokens")),
+        on="example_id",
     )
     of_example = (
         retention.positions(plan),
