@@ -36,7 +36,10 @@ COMMANDS = {
     ),
     "detect": (
         "which examples are unlearned, at each of config.detect.points",
-        "Reads WORKDIR/checkpoints, writes WORKDIR/inference/POINT.parquet.",
+        "Reads WORKDIR/checkpoints, writes WORKDIR/inference/POINT.parquet. With --base, "
+        "--tuned and --data it asks a model that was tuned elsewhere, and its base, about the "
+        "rows that it was tuned on; `ilp diagnose` goes on from there. Killed, the same "
+        "command goes on where it stopped.",
     ),
     "diagnose": (
         "the cause of each unlearned example, from the saved statistics",
@@ -72,6 +75,8 @@ COMMANDS = {
     ),
 }
 _NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose", "export", "replay")
+_TUNED_USAGE = """
+       ilp detect --base DIR --tuned DIR --data FILE.jsonl --workdir DIR [--config FILE ...]"""
 _HOW_CONFIG_WORKS = """\
 configuration:
   --config FILE.py                the study; its get_config() returns the fields
@@ -136,6 +141,9 @@ def _dispatch(argv: list[str]) -> int:
 def _config(command: str, options: argparse.Namespace, overrides: list[str]):
     from ilp_jax import config
 
+    if command == "detect" and (options.base or options.tuned or options.data):
+        pair = (options.base, options.tuned, options.data)
+        return config.for_tuned(*pair, options.config, overrides)
     if options.config:
         return config.load(options.config, overrides)
     if options.workdir:
@@ -206,7 +214,8 @@ def _parser(command: str) -> _Parser:
         + ("--out DIR " if command == "export" else "")
         + ("[--rows N] " if command == "data preview" else "")
         + ("[--limit N]\n           " if command == "replay" else "")
-        + "[--config.field=value ...]",
+        + "[--config.field=value ...]"
+        + (_TUNED_USAGE if command == "detect" else ""),
         description=textwrap.fill(f"{line[0].upper()}{line[1:]}. {more}", 88),
         epilog=_HOW_CONFIG_WORKS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -220,6 +229,10 @@ def _parser(command: str) -> _Parser:
         parser.add_argument(
             "--limit", type=_count, metavar="N", help="only the first N rows, unlearned ones first"
         )
+    if command == "detect":
+        parser.add_argument("--base", metavar="DIR", help="the model before tuning elsewhere")
+        parser.add_argument("--tuned", metavar="DIR", help="the tuned model, of the same shape")
+        parser.add_argument("--data", metavar="FILE", help="the .jsonl file it was tuned on")
     if command == "data preview":
         parser.add_argument(
             "--rows", "-n", type=_count, default=3, metavar="N", help="examples a stage (default 3)"

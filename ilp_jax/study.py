@@ -22,7 +22,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from rich.console import Group, RenderableType
 
-from ilp_jax import files, progress, run_record
+from ilp_jax import files, progress, run_record, tuned
 from ilp_jax.analysis import diagnose as analysis
 from ilp_jax.analysis import table
 from ilp_jax.config import config_hash, to_dict
@@ -31,16 +31,13 @@ from ilp_jax.data import preview as data_preview
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
 from ilp_jax.data.tables import read_examples, write_examples, write_plan
-from ilp_jax.detect.ask import ask
-from ilp_jax.detect.drawn import draw, is_sampled
-from ilp_jax.detect.tempered import add_laws
+from ilp_jax.detect.point import Point, ask_point
 from ilp_jax.errors import UserError
 from ilp_jax.models import weights
 from ilp_jax.models.export import export as export_folder
 from ilp_jax.models.lora import merged
 from ilp_jax.models.tokenizer import load_tokenizer
 from ilp_jax.stats import replay as replayed
-from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.projections import PROJECTIONS, write_representations
 from ilp_jax.stats.reader import INFERENCE
 from ilp_jax.stats.writer import StatsWriter, compact, discard_after
@@ -83,7 +80,11 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
 
 
 def detect(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
-    """The final model's answers; needs ``train``. See ``run``."""
+    """The final model's answers; needs ``train``. See ``run``.
+
+    Where ``config.model.tuned`` names a model tuned elsewhere: its answers and the base
+    model's, and it needs nothing. See ``tuned``.
+    """
     return _run_phases(config, workdir, ("detect",))
 
 
@@ -107,8 +108,9 @@ def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> 
       UserError: training is not finished, the folder is in use, or no family of Hugging
         Face's has this model's variant.
     """
+    _phases_of(config, ("train",))
     with _open(config, epath.Path(workdir)) as session:
-        _require_before(session.config, session.workdir, "detect")
+        _require_before(session.config, session.workdir, "detect", PHASES)
         ws = session.workspace
         params = merged(jax.device_get(_restore_final(session)), ws.decoder.lora)
         written = export_folder(ws.decoder.config, params, ws.tokenizer, out)
@@ -131,7 +133,8 @@ def replay(config: ConfigDict, workdir: epath.PathLike, limit: int | None = None
       RunFailure: see ``train.replay.replay``.
     """
     workdir = epath.Path(workdir)
-    _require_before(config, workdir, "diagnose")
+    _phases_of(config, ("train",))
+    _require_before(config, workdir, "diagnose", PHASES)
     # Before the config is written: one that is refused must not become the run's.
     ready_to_replay(config, workdir)
     with _open(config, workdir) as session:
@@ -168,7 +171,8 @@ class _Session:
     def workspace(self) -> Workspace:
         """Config, data, tokenizer and programs; the data's tables are written with it."""
         if self._workspace is None:
-            self._workspace = open_workspace(self.config, self.workdir)
+            opened = tuned.open_pair if self.config.model.tuned else open_workspace
+            self._workspace = opened(self.config, self.workdir)
             _write_data(self._workspace)
         return self._workspace
 
@@ -181,17 +185,32 @@ class _Session:
 def _run_phases(
     config: ConfigDict, workdir: epath.PathLike, wanted: tuple[str, ...]
 ) -> RenderableType:
-    workdir = epath.Path(workdir)
+    workdir, possible = epath.Path(workdir), _phases_of(config, wanted)
+    if config.model.tuned and "detect" in wanted and not run_record.is_finished(workdir, "detect"):
+        tuned.check_pair(config)
     with _open(config, workdir) as session:
-        for phase in wanted:
+        for phase in (one for one in wanted if one in possible):
             identity = _identity(config, workdir, phase)
             if run_record.is_finished(workdir, phase, identity):
                 continue
-            _require_before(config, workdir, phase)
+            _require_before(config, workdir, phase, possible)
             start = time.monotonic()
             _PHASE[phase](session)
             run_record.finish_phase(workdir, phase, time.monotonic() - start, identity)
     return _result(workdir, wanted[-1])
+
+
+def _phases_of(config: ConfigDict, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The phases of a run; a model tuned elsewhere has fewer."""
+    if not config.model.tuned:
+        return PHASES
+    if not set(wanted) & set(tuned.PHASES):
+        raise UserError(
+            "config.model.tuned",
+            "names a model that is tuned already: nothing is trained here",
+            "use `ilp detect`, then `ilp diagnose`",
+        )
+    return tuned.PHASES
 
 
 @contextlib.contextmanager
@@ -230,8 +249,10 @@ def _identity(config: ConfigDict, workdir: epath.Path, phase: str) -> str:
     return run_record.hash_config(rests_on)[:16]
 
 
-def _require_before(config: ConfigDict, workdir: epath.Path, phase: str) -> None:
-    for before in PHASES[: PHASES.index(phase)]:
+def _require_before(
+    config: ConfigDict, workdir: epath.Path, phase: str, phases: tuple[str, ...]
+) -> None:
+    for before in phases[: phases.index(phase)]:
         if not run_record.is_finished(workdir, before, _identity(config, workdir, before)):
             raise UserError(
                 workdir,
@@ -245,7 +266,8 @@ def _write_data(ws: Workspace) -> None:
     examples = ws.workdir / "examples.parquet"
     if not (ws.workdir / "plan.parquet").exists():
         write_examples(examples, ws.data)
-        write_plan(ws.workdir / "plan.parquet", ws.data, ws.config.seed)
+        order_known = not ws.config.model.tuned
+        write_plan(ws.workdir / "plan.parquet", ws.data, ws.config.seed, order_known)
     elif read_examples(examples) != ws.data.examples:
         raise UserError(
             ws.workdir,
@@ -290,6 +312,9 @@ def _train(session: _Session) -> None:
 def _detect(session: _Session) -> None:
     """The answers to everything at the end of training."""
     ws = session.workspace
+    if ws.config.model.tuned:
+        about = {"stages": _about_stages(ws.data), "notes": _benchmark_note(ws.data)}
+        return tuned.ask_both(ws, about)
     if "final" not in ws.config.detect.points:
         return
     params = session.take_params()
@@ -315,17 +340,8 @@ _PHASE: dict[str, Callable[[_Session], None]] = {
 
 
 def _ask_all(ws: Workspace, params: Any, point: str, **place: int) -> None:
-    indices = range(len(ws.data.examples))
-    with progress.bar(f"ask {point}", total=len(indices)) as bar:
-        answers = ask(ws, params, indices, bar=bar, **place)
-    if is_sampled(ws.config.detect.sampled_points, point):
-        with progress.bar(f"draw {point}", total=len(indices)) as bar:
-            answers = draw(ws, params, answers, bar=bar)
-    others = ws.config.detect.stability_temperatures
-    if others and point == "final":
-        with progress.bar(f"ask {point}", total=len(indices) * len(others)) as bar:
-            answers = add_laws(ws, params, answers, others, bar=bar)
-    put_inference(ws.workdir, point, answers, place["step"])
+    began_from = files.read_json(ws.workdir / run_record.FILE)["weights_hash"]
+    ask_point(ws, params, Point(point, **place, weights_hash=began_from))
 
 
 def _load_base(session: _Session) -> Any:

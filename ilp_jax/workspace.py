@@ -74,22 +74,16 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
     Raises:
       UserError: model folder, data files or config are wrong.
     """
-    model = dataclasses.replace(
-        weights.load_config(config.model.path),
-        compute_dtype=config.model.compute_dtype,
-        remat=config.model.remat,
-    )
-    tokenizer = load_tokenizer(config.model.path)
     lora = config.lora
-    decoder = Decoder(
-        model,
-        config.train.norm_method,
-        config.train.gram_cost_ratio,
+    decoder = make_decoder(
+        config,
+        config.model.path,
         LoraConfig(lora.rank, tuple(lora.targets), lora.scale) if lora.rank else None,
     )
+    tokenizer = load_tokenizer(config.model.path)
     optimizer = make_optimizer(config.train)
     data = build(config, tokenizer)
-    _check_vocabulary(config.model.path, data, model.vocab_size)
+    check_vocabulary(config.model.path, data, decoder.config.vocab_size)
     return Workspace(
         config=config,
         workdir=epath.Path(workdir),
@@ -101,8 +95,36 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
     )
 
 
-def _check_vocabulary(path: str, data: StudyData, vocab_size: int) -> None:
-    """JAX takes an embedding's last row for any token past it, and says nothing."""
+def make_decoder(config: ConfigDict, path: str, lora: LoraConfig | None = None) -> Decoder:
+    """The model at a path, as the config computes it; its weights are not read.
+
+    Args:
+      config: the resolved config.
+      path: of the model.
+      lora: its adapters, None for none.
+
+    Raises:
+      UserError: nothing there, or a variant that the decoder does not have.
+    """
+    model = dataclasses.replace(
+        weights.load_config(path),
+        compute_dtype=config.model.compute_dtype,
+        remat=config.model.remat,
+    )
+    return Decoder(model, config.train.norm_method, config.train.gram_cost_ratio, lora)
+
+
+def check_vocabulary(path: str, data: StudyData, vocab_size: int) -> None:
+    """JAX takes an embedding's last row for any token past it, and says nothing.
+
+    Args:
+      path: of the model, for the message.
+      data: the study, tokenised.
+      vocab_size: rows of the model's embedding.
+
+    Raises:
+      UserError: a token has no row.
+    """
     largest = max(
         int(ids.max())
         for row in data.tokens

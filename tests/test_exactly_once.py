@@ -15,7 +15,7 @@ STOPPED = -signal.SIGKILL
 # next in the life of one run; checkpoints are at 5, 10, 15, 18, ..., epochs end at 3, 6, ...
 ONE_RUN = {
     "probe, before any row": ("ilp_jax.study:probe_pass", 1, ""),
-    "probe, in the base model's detection": ("ilp_jax.study:ask", 1, ""),
+    "probe, in the base model's detection": ("ilp_jax.detect.point:ask", 1, ""),
     "train, before the first checkpoint": ("ilp_jax.train.loop:record", 4, ""),
     "train, in the first flush of statistics": ("os:replace", 1, "stats/.train"),
     "train, in a checkpoint's save": (
@@ -26,7 +26,7 @@ ONE_RUN = {
     "train, in a probe at an epoch's end": ("ilp_jax.train.probe:columns_of", 2, ""),
     "train, at a point whose file has rows": ("os:replace", 2, "inference/.epoch_2"),
     "train, between compaction and finishing": ("ilp_jax.run_record:finish_phase", 1, "'train'"),
-    "detect, in the last detection": ("ilp_jax.study:ask", 1, ""),
+    "detect, in the last detection": ("ilp_jax.detect.point:ask", 1, ""),
     "diagnose, before the summary": ("os:replace", 1, "summary.json"),
 }
 ANYWHERE = ONE_RUN | {

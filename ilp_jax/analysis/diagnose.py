@@ -8,7 +8,7 @@ import polars as pl
 from etils import epath
 
 from ilp_jax import files
-from ilp_jax.analysis import detection, forgetting, paper, rules, signals
+from ilp_jax.analysis import detection, forgetting, paper, rules, screened, signals
 from ilp_jax.analysis.cascade import trained_by_then
 from ilp_jax.analysis.cause_shares import cause_shares
 from ilp_jax.analysis.separation import separate
@@ -39,7 +39,8 @@ def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, 
       workdir: the run's folder.
       config: its resolved config as plain values.
       record: what ``run.json`` says of the model (``weights``) and of each stage
-        (``stages``: name, sources, rows dropped).
+        (``stages``: name, sources, rows dropped); of a model tuned elsewhere also of both
+        models (``models``) and of what is not known (``absent``).
 
     Returns:
       The summary.
@@ -183,6 +184,9 @@ def summarise(
             "n_samples": detect["n_samples"],
             "share": dict(expected.sort("point").iter_rows()),
         },
+        "screened": screened.figures(
+            inference.filter(pl.col("example_id").is_in(trained["example_id"].to_list())), detect
+        ),
         "detection": detection.summarise(
             inference,
             examples,

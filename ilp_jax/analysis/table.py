@@ -146,13 +146,14 @@ def _label(summary: dict[str, Any], stage: int | None, source: str | None) -> Te
 
 
 def _notes(summary: dict[str, Any]) -> list[Text]:
-    counts = summary["n_examples"]
+    counts, tuned_elsewhere = summary["n_examples"], bool(summary.get("absent"))
+    normalised = f"Loss normalised by {summary['loss_normalization']}. "
+    epoch_2 = " Point epoch_2 is the end of epoch 2 of each row's own stage."
     lines = [
-        f"Model: {summary.get('weights', 'unknown')}. Loss normalised by "
-        f"{summary['loss_normalization']}. {counts['trained']} trained rows, "
-        f"{counts['held_out']} held out.",
-        f"One run, seed {summary['seed']}: the intervals (Wilson) are over examples, not seeds. "
-        "Point epoch_2 is the end of epoch 2 of each row's own stage.",
+        f"Model: {summary.get('weights', 'unknown')}. {'' if tuned_elsewhere else normalised}"
+        f"{counts['trained']} trained rows, {counts['held_out']} held out.",
+        f"One run, seed {summary['seed']}: the intervals (Wilson) are over examples, not seeds."
+        + ("" if tuned_elsewhere else epoch_2),
     ]
     if counts["planted_twins"]:
         lines.append(
@@ -169,8 +170,29 @@ def _notes(summary: dict[str, Any]) -> list[Text]:
             f"{expected['share']['final']:.2f} at the end"
             + (f", {base:.2f} for the base model." if base is not None else ".")
         )
+    lines += [
+        f"At {cell['point']} {cell['n']} rows were not drawn: by the exact law drawing would "
+        f"call each unlearned with probability {cell['probability']:g} at most, and "
+        f"{cell['expected_unlearned']:.2g} of them all in expectation. They count as learned."
+        for cell in summary.get("screened", [])
+    ]
+    if not tuned_elsewhere:
+        lines.append(_convergence(summary))
+    lines += [
+        f"Left out of stage {stage['stage']} ({stage['name']}): "
+        + ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in stage["dropped"].items())
+        + "."
+        for stage in summary.get("stages", [])
+        if stage.get("dropped")
+    ]
+    lines += detection_table.notes(summary)
+    lines += summary.get("notes", [])
+    return [Text(line) for line in lines]
+
+
+def _convergence(summary: dict[str, Any]) -> str:
     reached = summary["converged"]
-    lines.append(
+    return (
         "Convergence: "
         + ", ".join(
             f"stage {stage['stage']} "
@@ -183,13 +205,3 @@ def _notes(summary: dict[str, Any]) -> list[Text]:
         )
         + "."
     )
-    lines += [
-        f"Left out of stage {stage['stage']} ({stage['name']}): "
-        + ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in stage["dropped"].items())
-        + "."
-        for stage in summary.get("stages", [])
-        if stage.get("dropped")
-    ]
-    lines += detection_table.notes(summary)
-    lines += summary.get("notes", [])
-    return [Text(line) for line in lines]

@@ -9,6 +9,7 @@ import polars as pl
 
 from ilp_jax.analysis.lengths import response_tokens
 from ilp_jax.analysis.rouge import rouge_l
+from ilp_jax.analysis.screened import screened
 
 DEFAULT = "default"
 """The share's default detector: ``rouge_l`` for summaries, else ``exact_match`` where it
@@ -31,7 +32,8 @@ def unlearned(
     * ``exact_law``: unlearned if P(0 of N) = (1 - p)^N >= 0.5, p being the probability that
       one answer sampled at ``temperature`` is the response (N = ``n_samples``).
     * ``sampled``: unlearned if the share of the answers really drawn that are the response is
-      below ``pass_threshold``. At points where nothing was drawn there is no such verdict.
+      below ``pass_threshold``. A row that the screen left out as surely learned (see
+      ``screened``) is learned. At points where nothing was drawn there is no such verdict.
     * ``choice``: unlearned unless the response is the likeliest option by mean
       log-likelihood a token, asked once, as trained. Null for examples without options.
     * ``rouge_l``, for summaries alone: unlearned if ROUGE-L's F1 between the greedy answer
@@ -67,6 +69,9 @@ def unlearned(
         .agg((share < detect["pass_threshold"]).alias("unlearned"))
         .with_columns(pl.lit("sampled").alias("detector"))
     )
+    sure = screened(answers, detect).select(
+        "example_id", "point", pl.lit("sampled").alias("detector"), unlearned=pl.lit(False)
+    )
     choices = answers.filter(is_choice_as_trained()).with_columns(
         pl.lit("choice").alias("detector"), (~pl.col("correct")).alias("unlearned")
     )
@@ -78,7 +83,7 @@ def unlearned(
         (pl.col("rouge_l") < detect["rouge_l_threshold"]).alias("unlearned"),
     )
     found = pl.concat(
-        [frame.select(columns) for frame in (exact, law, sampled, choices, summaries)]
+        [frame.select(columns) for frame in (exact, law, sampled, sure, choices, summaries)]
     )
     asked = answers.select("example_id", "point").unique()
     without = asked.join(choices, on=("example_id", "point"), how="anti").select(

@@ -39,7 +39,7 @@ PLAN_SCHEMA = pa.schema(
     [
         pa.field("example_id", pa.int64(), nullable=False),
         pa.field("stage", pa.int32(), nullable=False),
-        pa.field("position", pa.float64(), nullable=False),
+        pa.field("position", pa.float64()),  # null where the order of training is not known
         pa.field("copies", pa.int32(), nullable=False),
     ]
 )
@@ -104,13 +104,14 @@ def read_examples(path) -> tuple[Example, ...]:
     )
 
 
-def write_plan(path, study_data: StudyData, seed: int) -> None:
+def write_plan(path, study_data: StudyData, seed: int, order_known: bool = True) -> None:
     """Writes ``plan.parquet``: what every stage trains on, and when it sees it first.
 
     Args:
       path: file to write, atomically.
       study_data: the study.
       seed: the run's seed.
+      order_known: False where a model was tuned elsewhere: ``position`` is then null.
     """
     tables = []
     for stage in study_data.stages:
@@ -123,7 +124,7 @@ def write_plan(path, study_data: StudyData, seed: int) -> None:
                 [
                     study_data.example_ids[stage.rows],
                     np.full(len(rank), stage.index, np.int32),
-                    rank / max(len(rank) - 1, 1),
+                    rank / max(len(rank) - 1, 1) if order_known else pa.nulls(len(rank)),
                     np.full(len(rank), stage.copies, np.int32),
                 ],
                 schema=PLAN_SCHEMA,

@@ -26,6 +26,7 @@ from scipy.special import softmax
 
 from ilp_jax.data.batches import OptionBatch, option_batches
 from ilp_jax.data.study import StudyData
+from ilp_jax.mesh import placement_of
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
 
 RESPONSE_BRANCH, FIRST_OPTION_BRANCH = 1, 2
@@ -55,14 +56,14 @@ def ask(
     Returns:
       A table of ``INFERENCE_SCHEMA``, by example and mode.
     """
-    settings = ws.config.detect
-    temperature = jax.device_put(np.float32(settings.temperature))
+    settings, place = ws.config.detect, placement_of(params)
+    temperature = jax.device_put(np.float32(settings.temperature), place.whole)
+    batch_size = place.batch_size(settings.batch_size)
     records, waiting = [], None
     with jax.transfer_guard("disallow"):
-        for batch in option_batches(
-            ws.data, indices, settings.batch_size, ws.config.detect.length_buckets
-        ):
-            scores = ws.programs.score(params, jax.device_put(batch.rows), temperature)
+        for batch in option_batches(ws.data, indices, batch_size, settings.length_buckets):
+            rows = jax.device_put(batch.rows, place.rows)
+            scores = ws.programs.score(params, rows, temperature)
             # The batch before is read while this one runs.
             if waiting is not None:
                 records += _records(ws, *waiting)

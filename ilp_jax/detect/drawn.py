@@ -16,16 +16,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from ilp_jax.data.study import StudyData
 from ilp_jax.data.tokens import TokenRow
 from ilp_jax.detect.normalise import normalise
+from ilp_jax.detect.screen import candidates
 from ilp_jax.models.sample import Samples, sample
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
 
@@ -33,14 +35,21 @@ if TYPE_CHECKING:
     from ilp_jax.workspace import Workspace
 
 
-def is_sampled(sampled_points: Collection[str], point: str) -> bool:
-    """Whether answers are drawn at a point; ``stage`` stands for the end of each.
+def draw_candidates(ws: Workspace, params: Any, answers: pa.Table) -> pa.Table:
+    """As ``draw``, for the rows of the table that the screen does not call surely learned.
 
     Args:
-      sampled_points: ``config.detect.sampled_points``.
-      point: name of the point's file, such as ``stage_2``.
+      ws: the run's workspace.
+      params: parameters on the device, those that were asked.
+      answers: what ``ask`` gave.
+
+    Returns:
+      The table with the rows of ``draw``; screened examples keep those that they had.
     """
-    return point in sampled_points or (point.startswith("stage_") and "stage" in sampled_points)
+    chosen = candidates(pl.from_arrow(answers), ws.config.detect).to_numpy()
+    of_chosen = np.isin(answers["example_id"], chosen)
+    drawn = draw(ws, params, answers.filter(of_chosen))
+    return pa.concat_tables([answers.filter(~of_chosen), drawn])
 
 
 def draw(ws: Workspace, params: Any, answers: pa.Table, *, bar: Any = None) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,14 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: there is none, or it is not a JSON object.
     """
-    path = Path(folder) / "config.json"
-    return _read_json(path, "give a folder written by save_pretrained")
+    folder = Path(folder)
+    if (folder / "adapter_config.json").is_file() and not list(folder.glob("model*.safetensors")):
+        raise UserError(
+            folder,
+            "holds a LoRA adapter (adapter_config.json), not a whole model",
+            "merge it first: peft's merge_and_unload(), then save_pretrained to a new folder",
+        )
+    return _read_json(folder / "config.json", "give a folder written by save_pretrained")
 
 
 def model_config(config_json: dict[str, Any], where: object) -> ModelConfig:
@@ -203,6 +210,28 @@ def weight_files(folder: str | os.PathLike) -> list[Path]:
             "save the model as safetensors: save_pretrained does",
         )
     raise UserError(folder, "has no safetensors file", "give a folder written by save_pretrained")
+
+
+def stored_dtypes(files: Sequence[Path]) -> list[str]:
+    """The dtypes of all tensors in some safetensors files, from their headers.
+
+    Args:
+      files: what ``weight_files`` returned.
+
+    Raises:
+      UserError: a file is damaged.
+    """
+    found = set()
+    for path in files:
+        try:
+            with safe_open(path, framework="numpy") as file:
+                for name in file.keys():  # noqa: SIM118  (safe_open has no __iter__)
+                    found.add(file.get_slice(name).get_dtype())
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                path, f"is truncated or damaged ({error})", "copy or download the file again"
+            ) from error
+    return sorted(_DTYPES.get(dtype, dtype.lower()) for dtype in found)
 
 
 def load_params(

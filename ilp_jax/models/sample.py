@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilp_jax.data.batches import LENGTH_BUCKETS, TARGET_BUCKETS
+from ilp_jax.mesh import placement_of
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.layers import Past
 from ilp_jax.models.lora import variables_of
@@ -131,11 +132,13 @@ def sample(
         np.zeros((n, n_samples), bool),
         np.zeros((n, n_samples), np.float32),
     )
-    scalars = jax.device_put((np.float32(temperature), np.uint32(seed)))
+    place = placement_of(params)
+    scalars = jax.device_put((np.float32(temperature), np.uint32(seed)), place.whole)
+    batch_size = place.batch_size(batch_size)
     for part, n_new, batch in _batches(prompts, example_ids, limits, ends, batch_size):
         answers = _generate(
             params,
-            jax.device_put(batch),
+            jax.device_put(batch, place.rows),
             *scalars,
             decoder=decoder,
             n_new=n_new,

@@ -92,6 +92,25 @@ def load_config(path: str) -> ModelConfig:
     return gguf.model_config(gguf.open_gguf(place), place)
 
 
+def identify(path: str) -> tuple[str, str]:
+    """What ``load`` would say of a model, without its values in memory.
+
+    Args:
+      path: as for ``resolve``.
+
+    Returns:
+      (``weights_hash``, ``description``).
+
+    Raises:
+      UserError: nothing there, or no readable weights.
+    """
+    place = resolve(path)
+    if place.is_dir():
+        files = hf.weight_files(place)
+        return _hash(files), _of_folder(place, hf.stored_dtypes(files))
+    return _hash([place]), _of_gguf(place, gguf.open_gguf(place))
+
+
 def load(path: str) -> LoadedModel:
     """Loads a pre-trained model into host memory (peak: the float32 tree and one tensor).
 
@@ -109,15 +128,23 @@ def load(path: str) -> LoadedModel:
     if place.is_dir():
         config = load_config(path)
         params, files, dtypes = hf.load_params(place, config)
-        description = f"{place.resolve().name}, from safetensors {'/'.join(dtypes)}"
+        description = _of_folder(place, dtypes)
     else:
         reader = gguf.open_gguf(place)
         config = gguf.model_config(reader, place)
         params, files = gguf.load_params(reader, config, place), [place]
-        kind, quantised = gguf.weight_type(reader)
-        verb = "dequantised" if quantised else "read"
-        description = f"{place.stem.removesuffix(f'.{kind}')}, {verb} from GGUF {kind}"
+        description = _of_gguf(place, reader)
     return LoadedModel(config, params, str(place), _hash(files), description)
+
+
+def _of_folder(place: Path, dtypes: Iterable[str]) -> str:
+    return f"{place.resolve().name}, from safetensors {'/'.join(dtypes)}"
+
+
+def _of_gguf(place: Path, reader: Any) -> str:
+    kind, quantised = gguf.weight_type(reader)
+    verb = "dequantised" if quantised else "read"
+    return f"{place.stem.removesuffix(f'.{kind}')}, {verb} from GGUF {kind}"
 
 
 def _hash(files: Iterable[Path]) -> str:

@@ -9,7 +9,8 @@ import polars as pl
 
 from ilp_jax.data.study import Stage, StudyData
 from ilp_jax.detect.ask import ask
-from ilp_jax.detect.drawn import draw, is_sampled
+from ilp_jax.detect.drawn import draw_candidates
+from ilp_jax.detect.screen import is_sampled
 from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.reader import read_stats
 from ilp_jax.stats.writer import StatsWriter
@@ -119,7 +120,7 @@ class Milestones:
         if sampled:
             # Once, also for an example that stands at several of these points.
             of_sampled = np.isin(answers["example_id"], np.concatenate([ids[p] for p in sampled]))
-            drawn = pl.from_arrow(draw(ws, params, answers.filter(of_sampled)))
+            drawn = pl.from_arrow(draw_candidates(ws, params, answers.filter(of_sampled)))
         answers = pl.from_arrow(answers)
         for point in points:
             rows = drawn if point in sampled else answers

@@ -19,8 +19,9 @@ from ilp_jax.data.examples import Example
 from ilp_jax.data.study import StudyData
 from ilp_jax.data.tokens import TokenRow
 from ilp_jax.detect.ask import ask
-from ilp_jax.detect.drawn import draw, is_sampled
+from ilp_jax.detect.drawn import draw
 from ilp_jax.detect.normalise import normalise
+from ilp_jax.detect.screen import is_sampled
 from ilp_jax.errors import UserError
 from ilp_jax.models import weights
 from ilp_jax.stats.schema import INFERENCE_SCHEMA

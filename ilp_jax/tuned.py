@@ -1,0 +1,198 @@
+"""An already tuned model: the base and the tuned one are asked, and nothing is trained here.
+
+    config (base, tuned, data) -> data -> ask the base -> ask the tuned -> diagnose
+
+The phases ``detect`` and ``diagnose`` of ``study`` work on such a run as on any other; what
+only a training could tell is absent, and every result says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+from transformers import PreTrainedTokenizerFast
+
+from ilp_jax import run_record
+from ilp_jax.data.study import StudyData
+from ilp_jax.detect.point import Point, ask_point, is_asked
+from ilp_jax.errors import UserError
+from ilp_jax.mesh import replicate
+from ilp_jax.models import weights
+from ilp_jax.models.tokenizer import load_tokenizer
+from ilp_jax.workspace import (
+    Workspace,
+    check_vocabulary,
+    make_decoder,
+    make_programs,
+    open_workspace,
+)
+
+PHASES = ("detect", "diagnose")
+
+ABSENT = (
+    "loss, gradient norm, entropy and margin of every visit",
+    "probes",
+    "the points epoch_K, stage_K and converged",
+    "what was learned and lost again",
+    "each row's place in the order of training",
+)
+"""What a run without a training of ours cannot know; stands in the summary."""
+
+_SAME_SHAPE = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff")
+_TEXTS_COMPARED = 256  # rows whose texts both tokenizers must cut alike
+
+
+def check_pair(config: ConfigDict) -> None:
+    """Makes sure, before anything is written, that the two models belong together.
+
+    Args:
+      config: the resolved config; ``model.path`` is the base, ``model.tuned`` the other.
+
+    Raises:
+      UserError: a folder is missing or holds no whole model, both are the same, or they
+        differ in shape or vocabulary.
+    """
+    base, tuned = config.model.path, config.model.tuned
+    if weights.resolve(base).resolve() == weights.resolve(tuned).resolve():
+        raise UserError(tuned, "is the base model too", "give the tuned model's own folder")
+    of_base, of_tuned = weights.load_config(base), weights.load_config(tuned)
+    for field in _SAME_SHAPE:
+        pair = getattr(of_base, field), getattr(of_tuned, field)
+        if pair[0] != pair[1]:
+            raise UserError(
+                tuned,
+                f"was not tuned from {base}: {field} is {pair[1]}, the base has {pair[0]}",
+                "give the base that belongs to it with --base",
+            )
+    _check_same_tokens(base, tuned, load_tokenizer(base), load_tokenizer(tuned), ())
+
+
+def open_pair(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
+    """The workspace of the tuned model, for questions to both.
+
+    Prompts are laid out by the tuned model's tokenizer and chat template, which it was tuned
+    with, for both models.
+
+    Args:
+      config: the resolved config, its models checked by ``check_pair``.
+      workdir: the run's folder.
+
+    Raises:
+      UserError: the data are wrong, or the two tokenizers cut them differently.
+    """
+    base, tuned = config.model.path, config.model.tuned
+    of_tuned = config.copy_and_resolve_references()
+    with of_tuned.unlocked():
+        of_tuned.model.path, of_tuned.lora.rank = tuned, 0
+    ws = open_workspace(of_tuned, workdir)
+    _check_same_tokens(base, tuned, load_tokenizer(base), ws.tokenizer, _texts(ws.data))
+    check_vocabulary(base, ws.data, weights.load_config(base).vocab_size)
+    return dataclasses.replace(ws, config=config)
+
+
+def ask_both(ws: Workspace, about: Mapping[str, Any]) -> None:
+    """Asks the base model (point ``base``), then the tuned one (``final``).
+
+    Only one of them is in memory at a time. A point whose answers are on disk is not asked
+    again, and its weights are not loaded.
+
+    Args:
+      ws: what ``open_pair`` gave.
+      about: what the results should say of the data (``stages``, ``notes``).
+
+    Raises:
+      UserError: the weights are the same, or are not those that the run began with.
+      RunFailure: a log-probability is not a number, or the disk is full.
+    """
+    model = ws.config.model
+    found = {"base": weights.identify(model.path), "tuned": weights.identify(model.tuned)}
+    (base_hash, base_is), (tuned_hash, tuned_is) = found.values()
+    if base_hash == tuned_hash:
+        raise UserError(
+            model.tuned, "holds the base model's weights, bit for bit", "give the tuned model's"
+        )
+    run_record.describe(
+        ws.workdir,
+        weights_hash=f"{base_hash}+{tuned_hash}",
+        about={
+            **about,
+            "weights": f"{tuned_is}; tuned elsewhere from {base_is}",
+            "models": {
+                name: {"path": path, "description": is_, "weights_hash": weights_hash}
+                for (name, (weights_hash, is_)), path in zip(
+                    found.items(), (model.path, model.tuned), strict=True
+                )
+            },
+            "absent": list(ABSENT),
+            "loss_normalization": None,
+            "notes": [
+                f"Nothing was trained here. Absent: {'; '.join(ABSENT)}.",
+                *_template_note(ws),
+                *about.get("notes", ()),
+            ],
+        },
+    )
+    for point, path in (
+        (Point("base", 0, 0, 0, base_hash), model.path),
+        (Point("final", ws.data.stages[-1].index, 0, 0, tuned_hash), model.tuned),
+    ):
+        if point.name in ws.config.detect.points and not is_asked(ws, point):
+            _ask(ws, path, point)
+
+
+def _ask(ws: Workspace, path: str, point: Point) -> None:
+    """Loads a model and asks it; nothing of it is referred to afterwards."""
+    decoder = make_decoder(ws.config, path)
+    programs = ws.programs  # compiled once, where both are the same to the compiler
+    if decoder != ws.decoder:
+        programs = make_programs(decoder, ws.optimizer, ws.config.train.loss_normalization)
+    one = dataclasses.replace(ws, decoder=decoder, programs=programs)
+    ask_point(one, replicate(weights.load(path).params), point)
+
+
+def _check_same_tokens(
+    base: str,
+    tuned: str,
+    of_base: PreTrainedTokenizerFast,
+    of_tuned: PreTrainedTokenizerFast,
+    texts: tuple[str, ...],
+) -> None:
+    """Both must give a text the same numbers: a model is asked in the other's tokens."""
+    vocabularies = of_base.get_vocab(), of_tuned.get_vocab()
+    if vocabularies[0] != vocabularies[1]:
+        token, number = min(set(vocabularies[0].items()) ^ set(vocabularies[1].items()))
+        here, there = (vocabulary.get(token, "absent") for vocabulary in reversed(vocabularies))
+        what = f"token {token!r} is {here}, and {there} in {base}"
+    else:
+        pairs = (
+            (text, *(one(text, add_special_tokens=False).input_ids for one in (of_base, of_tuned)))
+            for text in texts
+        )
+        differing = next((text for text, one, other in pairs if one != other), None)
+        if differing is None:
+            return
+        what = f"{differing[:40]!r} is cut into other tokens than by {base}"
+    raise UserError(
+        tuned,
+        f"its vocabulary is not the base model's: {what}",
+        "give the base that belongs to it, with the tokenizer that both have",
+    )
+
+
+def _texts(data: StudyData) -> tuple[str, ...]:
+    some = data.examples[:_TEXTS_COMPARED]
+    return tuple(text for example in some for text in (example.prompt, example.response))
+
+
+def _template_note(ws: Workspace) -> list[str]:
+    if ws.config.template == "plain" or not ws.tokenizer.chat_template:
+        return []
+    of_base = load_tokenizer(ws.config.model.path).chat_template
+    if of_base == ws.tokenizer.chat_template:
+        return []
+    has = "another" if of_base else "none"
+    return [f"Prompts have the tuned model's chat template; the base model has {has}."]
