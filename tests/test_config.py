@@ -217,6 +217,8 @@ def test_refused_overrides(file, words, parts):
         ("stages.first.held_out_rows", -1, 0),
         ("stages.first.planted_twins", -1, 2),
         ("stages.first.warmup_steps", -1, 0),
+        ("detect.screen_probability", 1.5, 0),
+        ("detect.rows_per_part", 0, 1),
         ("stages.first.epochs", 0, 1),
         ("stages.first.copies", 0, 1),
         ("stages.first.learning_rate", -1e-5, 0),
