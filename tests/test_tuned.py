@@ -389,3 +389,23 @@ def test_defaults_without_a_config():
     assert (config.model.path, config.model.tuned) == ("B", "T")
     assert (config.sequence, config.stages.own.path) == (("own",), "D.jsonl")
     assert (config.detect.sampled_points, config.detect.n_samples) == (("final",), 3)
+
+
+def test_a_config_may_name_base_and_data_itself(tmp_path):
+    file = tmp_path / "study.py"
+    file.write_text(
+        "from ilp_jax.config import default_config, default_stage\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.model.path = 'B'\n"
+        "    for name in ('a', 'b'):\n"
+        "        config.stages[name] = default_stage()\n"
+        "        config.stages[name].path = name + '.jsonl'\n"
+        "    config.sequence = ('a', 'b')\n"
+        "    return config\n"
+    )
+    config = config_lib.for_tuned(None, "T", None, str(file))
+    assert (config.model.path, config.model.tuned) == ("B", "T")
+    assert [config.stages[name].path for name in config.sequence] == ["a.jsonl", "b.jsonl"]
+    assert config.detect.sampled_points == ()
+    assert config_lib.for_tuned("C", "T", None, str(file)).model.path == "C"

@@ -114,8 +114,8 @@ INFERENCE_SCHEMA = pa.schema(
     [
         _field("example_id", pa.int64(), "the example, as in examples.parquet"),
         _field("stage", pa.int32(), "stage in which it was asked, from 1; 0: base"),
-        _field("epoch", pa.int32(), "epoch of the stage, from 1; 0: base"),
-        _field("step", pa.int64(), "updates made before the question", "updates"),
+        _field("epoch", pa.int32(), "epoch of the stage, from 1; 0: base, or tuned elsewhere"),
+        _field("step", pa.int64(), "updates made here before the question", "updates"),
         _field("run", pa.int32(), "repetition of the same question, from 0"),
         _field("mode", pa.string(), "greedy, sample or choice"),
         _field("prompt_variant", pa.int32(), "wording of the prompt; 0: as trained"),

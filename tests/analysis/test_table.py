@@ -67,3 +67,18 @@ def test_every_figure_is_shown():
 
 def test_markup_in_a_source_name_is_text():
     assert "[bold]x[/bold]" in printed()
+
+
+def test_rows_that_were_not_drawn_are_counted():
+    cell = {"point": "final", "n": 37, "probability": 0.001, "expected_unlearned": 0.0042}
+    text = " ".join(printed(SUMMARY | {"screened": [cell]}).split())
+    assert "At final 37 rows were not drawn" in text
+    assert "probability 0.001 at most, and 0.0042 of them all in expectation" in text
+
+
+def test_a_model_tuned_elsewhere_has_no_figures_of_training():
+    absent = {"learned_and_lost": [], "absent": ["probes"], "loss_normalization": None}
+    text = printed(SUMMARY | absent | {"converged": {}, "notes": ["Nothing was trained here."]})
+    assert "Nothing was trained here." in text and "40 trained rows" in text
+    for phrase in ("Convergence", "None", "normalised", "lost", "epoch_2"):
+        assert phrase not in text
