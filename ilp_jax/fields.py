@@ -241,6 +241,16 @@ def default_stage() -> ConfigDict:
     stage.n_rows = 0
     # Cut longer lists of options to this many and drop rows with fewer; 0 = as they are.
     stage.n_options = 0
+    # Wrong answers that a row without options gets, so that choice applies to it; rows for
+    # which fewer are found are counted and stay without; 0 = none.
+    stage.n_distractors = 0
+    # Where they come from: 'similar_questions' = responses of the same type to the most
+    # similar prompts of all stages; 'base_answers' = wrong answers that the base model gives,
+    # drawn in the phase probe; 'both' = the base's first, filled up with the others.
+    stage.distractors = "similar_questions"
+    # Prompts at least this similar (cosine of TF-IDF vectors of their words) may ask the same,
+    # so their responses are no distractors. Ours: the study does not say how it makes them.
+    stage.same_question_similarity = 0.9
     # Drop rows whose response or prompt has more tokens; 0 = no limit.
     stage.max_response_tokens = 0
     stage.max_prompt_tokens = 0
@@ -287,6 +297,7 @@ _ALLOWED = {
     "stages.*.task": ("answer", "summary"),
     "diagnose.methods": METHODS,
     "replay.detector": ("default", "exact_match", "exact_law", "sampled", "choice", "rouge_l"),
+    "stages.*.distractors": ("similar_questions", "base_answers", "both"),
     "stages.*.schedule": ("constant", "linear", "cosine"),
     "stages.*.optimizer_state": ("keep", "fresh"),
 }
@@ -315,6 +326,7 @@ _RANGE = {
     "detect.batch_size": (1, math.inf),
     "detect.rows_per_part": (1, math.inf),
     **DIAGNOSE_RANGE,
+    "stages.*.same_question_similarity": (_TINY, 1),
     "stages.*.epochs": (1, math.inf),
     "stages.*.copies": (1, math.inf),
     "stages.*.final_learning_rate_fraction": (0, 1),

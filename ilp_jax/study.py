@@ -26,7 +26,7 @@ from ilp_jax import files, progress, run_record, tuned
 from ilp_jax.analysis import diagnose as analysis
 from ilp_jax.analysis import table
 from ilp_jax.config import config_hash, to_dict
-from ilp_jax.data import packaged
+from ilp_jax.data import distractors, packaged
 from ilp_jax.data import preview as data_preview
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
@@ -354,7 +354,11 @@ def _load_base(session: _Session) -> Any:
         about={
             "weights": loaded.description,
             "stages": _about_stages(ws.data),
-            "notes": [*_adapter_note(ws), *_benchmark_note(ws.data)],
+            "notes": [
+                *_adapter_note(ws),
+                *_benchmark_note(ws.data),
+                *_distractor_notes(ws.data),
+            ],
         },
     )
     return jax.device_put(loaded.params)
@@ -396,6 +400,16 @@ def _benchmark_note(data: StudyData) -> list[str]:
     return [
         f"Trained on evaluation splits of benchmarks: {', '.join(splits)}. "
         "No benchmark score may be claimed from these weights."
+    ]
+
+
+def _distractor_notes(data: StudyData) -> list[str]:
+    """Which rows' options are not their source's, and which rows have none."""
+    kinds = {stage.name: stage.config.get("distractors") for stage in data.stages}
+    return [
+        f"Options of {made} rows of stage {name} are made by us (distractors: {kinds[name]}); "
+        f"{without} of its rows are without options."
+        for name, (made, without) in distractors.counts(data).items()
     ]
 
 

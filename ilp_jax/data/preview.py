@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
+from ilp_jax.data.distractors import counts
 from ilp_jax.data.study import StudyData
 
 TRAINED, CONTEXT = "bold black on green", "dim"
@@ -53,6 +54,7 @@ def _example(data: StudyData, index: int, tokenizer: PreTrainedTokenizerFast) ->
 def _counts(data: StudyData) -> Text:
     """One line a stage: rows trained, held out, and left out by reason."""
     text = Text("Rows of each stage\n", style="bold")
+    distractors = counts(data)
     for stage in data.stages:
         # These two look like examples that the model fails to learn: always shown.
         left_out = {"truncated": 0, "no_target": 0, **data.dropped.get(stage.name, {})}
@@ -64,6 +66,10 @@ def _counts(data: StudyData) -> Text:
             + "\n",
             style="not bold",
         )
+        if stage.name in distractors:
+            made, without = distractors[stage.name]
+            line = f"    options made for {made} rows; {without} rows without options\n"
+            text.append(line, style="not bold")
     return text
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from ilp_jax.data import jsonl, packaged, tfds_source
+from ilp_jax.data import distractors, jsonl, packaged, tfds_source
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import keyed_order, score
 from ilp_jax.data.study import StudyData, assemble
@@ -28,7 +28,9 @@ def build(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> StudyData:
     permutation by (seed, stage name); ``held_out_rows`` others are held out. No prompt is
     trained in one stage and held out in the same or another. A name that stands twice in the
     sequence is the same rows twice. A JSONL file whose rows name stages makes one stage of
-    each, in sorted order, all with the entry's fields (``n_rows`` counts for each).
+    each, in sorted order, all with the entry's fields (``n_rows`` counts for each). Where a
+    stage asks for distractors, rows without options get answers of similar questions, those
+    of all stages; a row that finds too few stays without (``distractors.counts``).
 
     Args:
       config: the study's config.
@@ -44,6 +46,7 @@ def build(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> StudyData:
         raise UserError("config.sequence", "names no stage", "list names of config.stages")
     builder = _Builder(config, tokenizer)
     parts = [part for name in config.sequence for part in builder.stages_of(name)]
+    parts = builder.finished(parts)
     return assemble(
         [(part.name, part.settings, part.train, part.held_out) for part in parts],
         dropped={part.name: part.dropped for part in parts},
@@ -53,7 +56,7 @@ def build(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> StudyData:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """What a stage takes from its source."""
+    """What a stage takes from its source; ``rows`` are all that pass its limits."""
 
     name: str
     settings: ConfigDict
@@ -61,6 +64,7 @@ class _Part:
     held_out: list[Row]
     dropped: Mapping[str, int]
     usable: int
+    rows: list[Row]
 
 
 class _Builder:
@@ -112,15 +116,54 @@ class _Builder:
             dropped["prompt_held_out"] = len(rows) - len(train) - len(held)
         self._trained |= {_prompt(rows[i]) for i in train}
         self._held_out |= {_prompt(rows[i]) for i in held}
-        twins = self._twins(name, settings, [rows[i] for i in train])
         return _Part(
             name=name,
             settings=settings,
-            train=[*(rows[i] for i in train), *twins],
+            train=[rows[i] for i in train],
             held_out=[rows[i] for i in held],
             dropped=dropped,
             usable=len(rows) - dropped.get("prompt_held_out", 0),
+            rows=rows,
         )
+
+    def finished(self, parts: Sequence[_Part]) -> list[_Part]:
+        """All stages, with distractors and twins: both need what was chosen before."""
+        pool = None
+        if any(_similar(part.settings) for part in parts):
+            rows = {e.example_id: (e, t) for part in parts for e, t in part.rows}
+            pool = distractors.Neighbours([*map(_answered, rows.values())], self._config.seed)
+        done: dict[str, _Part] = {}
+        for part in parts:
+            if part.name in done:
+                continue
+            train, held_out = part.train, part.held_out
+            if _similar(part.settings):
+                train = self._with_options(part.settings, train, pool)
+                held_out = self._with_options(part.settings, held_out, pool)
+            train = [*train, *self._twins(part.name, part.settings, train)]
+            done[part.name] = dataclasses.replace(part, train=train, held_out=held_out)
+        return [done[part.name] for part in parts]
+
+    def _with_options(
+        self, settings: ConfigDict, rows: list[Row], pool: distractors.Neighbours
+    ) -> list[Row]:
+        """The rows, those without options with the answers of similar questions if enough."""
+        n, places = settings.n_distractors, [i for i, row in enumerate(rows) if not row[0].options]
+        found = pool.wrong_answers(
+            [_answered(rows[i]) for i in places],
+            n,
+            settings.get("same_question_similarity", 0.9),
+            settings.get("max_response_tokens", 0),
+        )
+        enough = [(i, wrong) for i, wrong in zip(places, found, strict=True) if len(wrong) == n]
+        made = [
+            distractors.with_options(rows[i][0], wrong, self._config.seed, distractors.SIMILAR)
+            for i, wrong in enough
+        ]
+        rows = list(rows)
+        for (i, _), row in zip(enough, zip(made, self._tokens(made), strict=True), strict=True):
+            rows[i] = row
+        return rows
 
     def _choose(self, name: str, rows: list[Row], n_rows: int, n_held: int):
         """Indices of the rows to train and to hold out; no prompt is in both, in any stage."""
@@ -140,7 +183,10 @@ class _Builder:
         """Rows that pass the stage's limits, and how many failed which one."""
         dropped, left = Counter(), []
         for example in candidates:
-            example = _with_n_options(example, settings.get("n_options", 0), self._config.seed)
+            # Rows without options may get n_distractors later.
+            n_options = settings.get("n_options", 0)
+            if example.options or not settings.get("n_distractors", 0):
+                example = _with_n_options(example, n_options, self._config.seed)
             if example is None:
                 dropped["too_few_options"] += 1
             else:
@@ -245,6 +291,17 @@ def _with_task(example: Example, task: str) -> Example:
     if task == "answer":
         return example
     return dataclasses.replace(example, meta={**example.meta, "task": task})
+
+
+def _similar(settings: ConfigDict) -> bool:
+    """Whether a stage gives rows without options the answers of similar questions."""
+    kind = settings.get("distractors", distractors.SIMILAR)
+    return settings.get("n_distractors", 0) > 0 and kind in (distractors.SIMILAR, distractors.BOTH)
+
+
+def _answered(row: Row) -> distractors.Answered:
+    # The end token, which a row that is cut has lost, is no part of the response.
+    return distractors.answered(row[0], len(row[1].target_ids) - (not row[1].truncated))
 
 
 def _with_n_options(example: Example, n_options: int, seed: int) -> Example | None:
