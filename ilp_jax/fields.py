@@ -145,6 +145,18 @@ def default_config() -> ConfigDict:
     # Those of the points at which n_samples answers an example are really drawn, and greedy
     # ones generated; elsewhere the exact law of pass@N needs no drawing.
     detect.sampled_points = ()
+    # Wordings of the question in which the base model chooses among the options: 0 = as
+    # trained (always asked), 1 and 2 = others, so that what the base knows (the study's Eq. 2)
+    # does not hang on one prompt.
+    detect.base_prompt_variants = (0, 1, 2)
+    # Runs of multiple choice, each with the options listed in an order of its own and one of
+    # them drawn at the temperature (the study: 5 runs, section 3.1.3); 0 = none.
+    detect.choice_runs = 0
+    # What the listed options are scored by: 'listed' = their text, 'letters' = their letter
+    # (small models know letters badly: look at the base's answers).
+    detect.choice_prompt = "listed"
+    # Those of the points with such runs.
+    detect.choice_run_points = ("base", "final")
     # Tokens at which a generated answer is cut; the target's length where that is longer.
     detect.max_new_tokens = 32
     # A drawn answer counts as correct when its text equals the response but for case,
@@ -297,6 +309,9 @@ _ALLOWED = {
     "stages.*.task": ("answer", "summary"),
     "diagnose.methods": METHODS,
     "replay.detector": ("default", "exact_match", "exact_law", "sampled", "choice", "rouge_l"),
+    "detect.base_prompt_variants": ("0", "1", "2"),
+    "detect.choice_prompt": ("listed", "letters"),
+    "detect.choice_run_points": _POINTS,
     "stages.*.distractors": ("similar_questions", "base_answers", "both"),
     "stages.*.schedule": ("constant", "linear", "cosine"),
     "stages.*.optimizer_state": ("keep", "fresh"),
@@ -380,13 +395,18 @@ def validate(config: ConfigDict) -> ConfigDict:
             f"{buckets} are not increasing whole numbers of tokens",
         )
     detect = config.detect
-    for point in detect.sampled_points:
-        require(
-            point in detect.points or (point.startswith("stage_") and "stage" in detect.points),
-            "detect.sampled_points",
-            f"{point!r} is not among detect.points",
-            "add it there",
-        )
+    run_points = detect.choice_run_points if detect.choice_runs else ()
+    for field, points in (
+        ("sampled_points", detect.sampled_points),
+        ("choice_run_points", run_points),
+    ):
+        for point in points:
+            require(
+                point in detect.points or (point.startswith("stage_") and "stage" in detect.points),
+                f"detect.{field}",
+                f"{point!r} is not among detect.points",
+                "add it there",
+            )
     for field, kinds in (("stability_temperatures", int | float), ("stability_n_samples", int)):
         values = detect[field]
         fit = all(isinstance(v, kinds) and v is not True and 0 < v < math.inf for v in values)

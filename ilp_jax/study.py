@@ -31,6 +31,7 @@ from ilp_jax.data import preview as data_preview
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
 from ilp_jax.data.tables import read_examples, write_examples, write_plan
+from ilp_jax.detect.choices import left_out
 from ilp_jax.detect.point import Point, ask_point
 from ilp_jax.errors import UserError
 from ilp_jax.models import weights
@@ -358,6 +359,7 @@ def _load_base(session: _Session) -> Any:
                 *_adapter_note(ws),
                 *_benchmark_note(ws.data),
                 *_distractor_notes(ws.data),
+                *_choice_notes(ws),
             ],
         },
     )
@@ -410,6 +412,15 @@ def _distractor_notes(data: StudyData) -> list[str]:
         f"Options of {made} rows of stage {name} are made by us (distractors: {kinds[name]}); "
         f"{without} of its rows are without options."
         for name, (made, without) in distractors.counts(data).items()
+    ]
+
+
+def _choice_notes(ws: Workspace) -> list[str]:
+    """Which questions are not asked in other wordings, or with their options listed."""
+    return [
+        f"Not asked in prompt variant {variant}: {n} rows with options, longer than max_length "
+        "in it or of more options than letters."
+        for variant, n in sorted(left_out(ws).items())
     ]
 
 

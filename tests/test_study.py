@@ -272,7 +272,7 @@ def test_answers_against_separate_forwards(ws, finished_run, base, final, questi
     texts = {row["example_id"]: row for row in read_examples(finished_run).to_dicts()}
     n_correct = Counter()
     for point, params in (("base", base.params), ("final", final)):
-        answers = read_inference(finished_run, [point])
+        answers = read_inference(finished_run, [point]).filter(pl.col("prompt_variant") == 0)
         by_mode = {
             mode: {row["example_id"]: row for row in part.to_dicts()}
             for (mode,), part in answers.group_by("mode")
@@ -350,7 +350,8 @@ def test_verdicts_follow_from_the_answers(finished_run):
         for row in verdicts.to_dicts()
     }
     trained = read_plan(finished_run)["example_id"].unique().to_list()
-    for row in answers.filter(pl.col("example_id").is_in(trained)).to_dicts():
+    answers = answers.filter(pl.col("example_id").is_in(trained), pl.col("prompt_variant") == 0)
+    for row in answers.to_dicts():
         detector = {"greedy": "exact_match", "sample": "exact_law", "choice": "choice"}[row["mode"]]
         unlearned = by_key.pop((row["example_id"], row["point"], detector))
         if row["mode"] == "sample":

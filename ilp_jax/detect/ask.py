@@ -5,7 +5,8 @@ Three modes, from one forward pass over prompt, response and options in one row:
 * ``greedy``: exact match, every target token and the end token the argmax under teacher
   forcing (= greedy generation gives the response). ``prediction`` is the text of those
   argmaxes: the response itself when correct, else the model's next-token guesses along the
-  response, which a free generation need not follow. ``confidence`` is their probability.
+  response, which a free generation need not follow, with a line for each trained reply of a
+  conversation. ``confidence`` is their probability.
 * ``sample``: nothing is drawn. ``gold_logprob`` is the log-probability that one answer
   sampled at ``temperature`` is the response and its end, so that P(0 of N) = (1 - p)^N is
   exact; ``prediction`` and ``correct`` are null.
@@ -16,7 +17,7 @@ Three modes, from one forward pass over prompt, response and options in one row:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -56,30 +57,47 @@ def ask(
     Returns:
       A table of ``INFERENCE_SCHEMA``, by example and mode.
     """
-    settings, place = ws.config.detect, placement_of(params)
-    temperature = jax.device_put(np.float32(settings.temperature), place.whole)
-    batch_size = place.batch_size(settings.batch_size)
-    records, waiting = [], None
+    records = []
     with jax.transfer_guard("disallow"):
-        for batch in option_batches(ws.data, indices, batch_size, settings.length_buckets):
-            rows = jax.device_put(batch.rows, place.rows)
-            scores = ws.programs.score(params, rows, temperature)
-            # The batch before is read while this one runs.
-            if waiting is not None:
-                records += _records(ws, *waiting)
-            waiting = (batch, scores)
-            if bar is not None:
-                bar.advance(batch.meta.n_real)
-        if waiting is not None:
-            records += _records(ws, *waiting)
+        for batch, scores in scored(ws, params, ws.data, indices, bar):
+            records += _records(ws, batch, scores)
     constants = {"stage": stage, "epoch": epoch, "step": step, "run": 0, "prompt_variant": 0}
     order = {index: place for place, index in enumerate(sorted(indices))}
     records.sort(key=lambda record: order[record.pop("index")])
     return pa.Table.from_pylist([constants | record for record in records], schema=INFERENCE_SCHEMA)
 
 
-def _records(ws: Any, batch: OptionBatch, scores: dict[str, jax.Array]) -> list[dict]:
-    host = jax.device_get(scores)
+def scored(
+    ws: Any, params: Any, data: StudyData, indices: Sequence[int], bar: Any = None
+) -> Iterator[tuple[OptionBatch, dict[str, np.ndarray]]]:
+    """Scores of every slot of prompt, response and options, a batch at a time.
+
+    Args:
+      ws: the run's workspace.
+      params: parameters on the device.
+      data: the examples and tokens to ask about, the run's or others.
+      indices: indices into ``data.examples``.
+      bar: a progress bar to advance by one an example, or None.
+
+    Yields:
+      The rows, and the arrays [B, R] of ``score_step`` on the host.
+    """
+    settings, place = ws.config.detect, placement_of(params)
+    temperature = jax.device_put(np.float32(settings.temperature), place.whole)
+    batch_size, waiting = place.batch_size(settings.batch_size), None
+    for batch in option_batches(data, indices, batch_size, settings.length_buckets):
+        scores = ws.programs.score(params, jax.device_put(batch.rows, place.rows), temperature)
+        # The batch before is read while this one runs.
+        if waiting is not None:
+            yield waiting[0], jax.device_get(waiting[1])
+        waiting = (batch, scores)
+        if bar is not None:
+            bar.advance(batch.meta.n_real)
+    if waiting is not None:
+        yield waiting[0], jax.device_get(waiting[1])
+
+
+def _records(ws: Any, batch: OptionBatch, host: dict[str, np.ndarray]) -> list[dict]:
     records = []
     for row in range(batch.meta.n_real):
         index = int(batch.meta.example_index_B[row])
@@ -112,8 +130,11 @@ def example_records(
     example, tokens = data.examples[index], data.tokens[index]
     of_response = branch_R == RESPONSE_BRANCH
     predicted = scores["argmax"][of_response]
+    # The last reply's slots come last.
+    stops = np.cumsum([*(stop - start for start, stop in tokens.earlier_replies), len(predicted)])
+    replies = np.split(predicted, stops[:-1])
     # The end token is no part of the text.
-    text = tokenizer.decode(predicted[:-1].tolist()).strip()
+    text = "\n".join(tokenizer.decode(ids[:-1].tolist()).strip() for ids in replies)
     common = {"index": index, "example_id": example.example_id}
     gold = _total(scores["logprob"][of_response])
     correct = bool(scores["correct"][of_response].all()) and not tokens.truncated
@@ -136,11 +157,7 @@ def example_records(
     ]
     if not example.options:
         return records
-    sums, means = [], []
-    for option in range(len(example.options)):
-        logprobs = scores["logprob"][branch_R == FIRST_OPTION_BRANCH + option]
-        sums.append(_total(logprobs))
-        means.append(sums[-1] / len(logprobs))
+    sums, means = option_logprobs(branch_R, scores["logprob"], len(example.options))
     best = int(np.argmax(means))
     choice = {
         "mode": "choice",
@@ -154,6 +171,24 @@ def example_records(
         "option_logprob_mean": means,
     }
     return [*records, common | choice]
+
+
+def option_logprobs(
+    branch_R: np.ndarray, logprob_R: np.ndarray, n_options: int
+) -> tuple[list[float], list[float]]:
+    """Log-likelihood of each option, and per token.
+
+    Args:
+      branch_R: branch of each slot, -1 for empty ones.
+      logprob_R: log-probability of each slot's target, nats.
+      n_options: options of the row.
+
+    Returns:
+      Sums and means, one an option.
+    """
+    parts = [logprob_R[branch_R == FIRST_OPTION_BRANCH + option] for option in range(n_options)]
+    sums = [_total(part) for part in parts]
+    return sums, [total / len(part) for total, part in zip(sums, parts, strict=True)]
 
 
 def _total(logprobs: np.ndarray) -> float:

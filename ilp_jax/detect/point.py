@@ -2,7 +2,8 @@
 
 First the screen: one teacher-forced pass over all rows (``ask``), from which exact match, the
 exact law and the choice follow. Then, where answers are drawn, those of the rows that the
-screen leaves in doubt (``screen.candidates``). Every ``rows_per_part`` rows are a file in
+screen leaves in doubt (``screen.candidates``). Then the point's other questions: other wordings
+and permuted runs (``choices``), and the exact law at other temperatures (``tempered``). Every ``rows_per_part`` rows are a file in
 ``inference/.parts.{point}``; the whole becomes ``inference/{point}.parquet`` at the end.
 """
 
@@ -21,8 +22,10 @@ from etils import epath
 from ilp_jax import files, progress
 from ilp_jax.config import config_hash
 from ilp_jax.detect.ask import ask
+from ilp_jax.detect.choices import ask_choices, questions_at
 from ilp_jax.detect.drawn import draw
 from ilp_jax.detect.screen import candidates, is_sampled
+from ilp_jax.detect.tempered import add_laws
 from ilp_jax.errors import RunFailure
 from ilp_jax.mesh import placement_of
 from ilp_jax.stats.inference import put_inference
@@ -103,6 +106,17 @@ def _answers(
         _require_numbers(table, point.name)
         return table
 
+    def choose(indices: np.ndarray, bar: progress.Bar) -> pa.Table:
+        questions = questions_at(ws, point.name, indices.tolist())
+        table = ask_choices(ws, params, questions, bar=bar, **point.place)
+        bar.advance(per_row * len(indices) - len(table))  # questions too long are not asked
+        return table
+
+    def heat(indices: np.ndarray, bar: progress.Bar) -> pa.Table:
+        of_part = np.isin(asked["example_id"], ws.data.example_ids[indices])
+        table = add_laws(ws, params, asked.filter(of_part), others, bar=bar)
+        return table.filter(pa.compute.is_in(table["temperature"], pa.array(others, pa.float64())))
+
     def draw_again(indices: np.ndarray, bar: progress.Bar) -> pa.Table:
         of_part = np.isin(asked["example_id"], ws.data.example_ids[indices])
         return draw(ws, params, asked.filter(of_part), bar=bar)
@@ -111,15 +125,23 @@ def _answers(
     in_parts = _Parts(ws, folder, identity, batch_size)
     packed = np.array([row.n_packed_tokens for row in ws.data.tokens])
     asked = in_parts.run("ask", point.name, _by_length(ws, packed), screen)
-    if not is_sampled(ws.config.detect.sampled_points, point.name):
-        return _sorted(ws, asked)
-    chosen = candidates(pl.from_arrow(asked), ws.config.detect).to_numpy()
-    prompts = np.array([len(row.prompt_ids) for row in ws.data.tokens])
-    order = _by_length(ws, prompts)
-    order = order[np.isin(ws.data.example_ids[order], chosen)]
-    drawn = in_parts.run("draw", point.name, order, draw_again)
-    rest = asked.filter(~np.isin(asked["example_id"], chosen))
-    return _sorted(ws, pa.concat_tables([rest, drawn]))
+    found = [asked]
+    if is_sampled(ws.config.detect.sampled_points, point.name):
+        chosen = candidates(pl.from_arrow(asked), ws.config.detect).to_numpy()
+        prompts = np.array([len(row.prompt_ids) for row in ws.data.tokens])
+        order = _by_length(ws, prompts)
+        order = order[np.isin(ws.data.example_ids[order], chosen)]
+        rest = asked.filter(~np.isin(asked["example_id"], chosen))
+        found = [rest, in_parts.run("draw", point.name, order, draw_again)]
+    with_options = [i for i in _by_length(ws, packed) if ws.data.examples[i].options]
+    per_row = max((len(questions_at(ws, point.name, [i])) for i in with_options[:1]), default=0)
+    if per_row:
+        rows = np.array(with_options)
+        found.append(in_parts.run("choose", point.name, rows, choose, per_row))
+    others = ws.config.detect.stability_temperatures if point.name == "final" else ()
+    if others:
+        found.append(in_parts.run("heat", point.name, _by_length(ws, packed), heat, len(others)))
+    return _sorted(ws, pa.concat_tables(found))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +159,12 @@ class _Parts:
         name: str,
         indices: np.ndarray,
         answer: Callable[[np.ndarray, progress.Bar], pa.Table],
+        per_row: int = 1,
     ) -> pa.Table:
-        """The function's tables, one after another; those on disk are not computed again."""
+        """The function's tables, one after another; those on disk are not computed again.
+
+        ``per_row`` is by how much it advances the bar for each row.
+        """
         # Whole batches, so that a row meets the same others in however many parts.
         size = -(-self.ws.config.detect.rows_per_part // self.batch_size) * self.batch_size
         parts = [indices[start : start + size] for start in range(0, len(indices), size)]
@@ -149,7 +175,8 @@ class _Parts:
             for path, mark in zip(paths, marks, strict=True)
         ]
         done = sum(len(part) for part, is_there in zip(parts, there, strict=True) if is_there)
-        with progress.bar(f"{verb} {name}", total=len(indices), done=done) as bar:
+        total = per_row * len(indices)
+        with progress.bar(f"{verb} {name}", total=total, done=per_row * done) as bar:
             for path, part, mark, is_there in zip(paths, parts, marks, there, strict=True):
                 if not is_there:
                     table = answer(part, bar)

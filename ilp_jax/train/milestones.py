@@ -8,9 +8,7 @@ import numpy as np
 import polars as pl
 
 from ilp_jax.data.study import Stage, StudyData
-from ilp_jax.detect.ask import ask
-from ilp_jax.detect.drawn import draw_candidates
-from ilp_jax.detect.screen import is_sampled
+from ilp_jax.detect.points import ask_points
 from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.reader import read_stats
 from ilp_jax.stats.writer import StatsWriter
@@ -110,22 +108,16 @@ class Milestones:
         return {point: rows for point, rows in points.items() if len(rows)}
 
     def _ask(self, place: Place, params: Any, points: dict[str, np.ndarray]) -> None:
-        ws = self._ws
-        indices = np.unique(np.concatenate(list(points.values()))).tolist()
-        answers = ask(
-            ws, params, indices, stage=place.stage.index, epoch=place.epoch, step=place.step
+        found = ask_points(
+            self._ws,
+            params,
+            points,
+            stage=place.stage.index,
+            epoch=place.epoch,
+            step=place.step,
         )
-        ids = {point: ws.data.example_ids[of_point] for point, of_point in points.items()}
-        sampled = [one for one in points if is_sampled(ws.config.detect.sampled_points, one)]
-        if sampled:
-            # Once, also for an example that stands at several of these points.
-            of_sampled = np.isin(answers["example_id"], np.concatenate([ids[p] for p in sampled]))
-            drawn = pl.from_arrow(draw_candidates(ws, params, answers.filter(of_sampled)))
-        answers = pl.from_arrow(answers)
-        for point in points:
-            rows = drawn if point in sampled else answers
-            rows = rows.filter(pl.col("example_id").is_in(ids[point].tolist()))
-            put_inference(ws.workdir, point, rows, place.step)
+        for point, rows in found.items():
+            put_inference(self._ws.workdir, point, rows, place.step)
 
 
 def own_rows(data: StudyData, stage: Stage) -> np.ndarray:
