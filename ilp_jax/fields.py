@@ -157,6 +157,8 @@ def default_config() -> ConfigDict:
     detect.choice_prompt = "listed"
     # Those of the points with such runs.
     detect.choice_run_points = ("base", "final")
+    # Answers drawn of the base model for each row whose distractors are its wrong answers.
+    detect.distractor_draws = 16
     # Tokens at which a generated answer is cut; the target's length where that is longer.
     detect.max_new_tokens = 32
     # A drawn answer counts as correct when its text equals the response but for case,
@@ -334,6 +336,7 @@ _RANGE = {
     "detect.temperature": (_TINY, math.inf),
     "detect.n_samples": (1, math.inf),
     "detect.pass_threshold": (_TINY, 1),
+    "detect.distractor_draws": (1, math.inf),
     "detect.max_new_tokens": (1, math.inf),
     "detect.rouge_l_threshold": (_TINY, 1),
     "detect.top_k": (1, math.inf),

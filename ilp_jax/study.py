@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -26,11 +27,12 @@ from ilp_jax import files, progress, run_record, tuned
 from ilp_jax.analysis import diagnose as analysis
 from ilp_jax.analysis import table
 from ilp_jax.config import config_hash, to_dict
-from ilp_jax.data import distractors, packaged
+from ilp_jax.data import distractors, made_options, packaged
 from ilp_jax.data import preview as data_preview
-from ilp_jax.data.stages import build
+from ilp_jax.data.stages import build, tokens_of
 from ilp_jax.data.study import StudyData
 from ilp_jax.data.tables import read_examples, write_examples, write_plan
+from ilp_jax.detect import base_answers
 from ilp_jax.detect.choices import left_out
 from ilp_jax.detect.point import Point, ask_point
 from ilp_jax.errors import UserError
@@ -173,9 +175,22 @@ class _Session:
         """Config, data, tokenizer and programs; the data's tables are written with it."""
         if self._workspace is None:
             opened = tuned.open_pair if self.config.model.tuned else open_workspace
-            self._workspace = opened(self.config, self.workdir)
-            _write_data(self._workspace)
+            self._workspace = _write_data(opened(self.config, self.workdir))
         return self._workspace
+
+    def make_options(self, params: Any) -> None:
+        """Draws the base model's own wrong answers as options, where a stage asks for them."""
+        ws = self.workspace
+        rows = base_answers.wanted(ws.data)
+        if not rows or made_options.exists(ws.workdir):
+            return
+        with progress.bar("probe base answers", total=len(rows)) as bar:
+            made = base_answers.draw_options(ws, params, bar=bar)
+        made_options.write(ws.workdir, made)
+        self._workspace = _write_data(ws)
+        record = files.read_json(self.workdir / run_record.FILE)
+        about = record["about"] | {"notes": _notes(self._workspace)}
+        run_record.describe(self.workdir, record["weights_hash"], about)
 
     def take_params(self) -> Any:
         """The parameters that the phase before left; they are handed over."""
@@ -262,19 +277,37 @@ def _require_before(
             )
 
 
-def _write_data(ws: Workspace) -> None:
-    """Writes ``examples.parquet`` and ``plan.parquet``; a resumed run must have the same data."""
-    examples = ws.workdir / "examples.parquet"
-    if not (ws.workdir / "plan.parquet").exists():
-        write_examples(examples, ws.data)
+def _write_data(ws: Workspace) -> Workspace:
+    """Writes ``examples.parquet`` and ``plan.parquet``; a resumed run must have the same data.
+
+    Args:
+      ws: the workspace with its data as built.
+
+    Returns:
+      The workspace with the options that the run made, if it has.
+    """
+    path, built = ws.workdir / "examples.parquet", ws.data
+    if (ws.workdir / "plan.parquet").exists():
+        written = read_examples(path)
+    else:
+        write_examples(path, built)
         order_known = not ws.config.model.tuned
-        write_plan(ws.workdir / "plan.parquet", ws.data, ws.config.seed, order_known)
-    elif read_examples(examples) != ws.data.examples:
-        raise UserError(
-            ws.workdir,
-            "its data is no longer what the run began with",
-            "put the data files back, or give another --workdir",
-        )
+        write_plan(ws.workdir / "plan.parquet", built, ws.config.seed, order_known)
+        written = built.examples
+    if made_options.exists(ws.workdir):
+        tokenise = functools.partial(tokens_of, ws.config, ws.tokenizer)
+        ws = dataclasses.replace(ws, data=made_options.apply(ws.workdir, built, tokenise))
+    if written == ws.data.examples:
+        return ws
+    # The options are made, and the table of examples does not have them yet.
+    if written == built.examples:
+        write_examples(path, ws.data)
+        return ws
+    raise UserError(
+        ws.workdir,
+        "its data is no longer what the run began with",
+        "put the data files back, or give another --workdir",
+    )
 
 
 def _probe(session: _Session) -> None:
@@ -282,6 +315,8 @@ def _probe(session: _Session) -> None:
     ws = session.workspace
     base = _load_base(session)
     params = loop.at_start(ws, base)
+    session.make_options(params)
+    ws = session.workspace
     everything = np.arange(len(ws.data.examples))
     discard_after(ws.workdir / loop.STATS, -1, prefix="base")
     place = {"stage": 0, "epoch": 0, "step": 0}
@@ -355,15 +390,19 @@ def _load_base(session: _Session) -> Any:
         about={
             "weights": loaded.description,
             "stages": _about_stages(ws.data),
-            "notes": [
-                *_adapter_note(ws),
-                *_benchmark_note(ws.data),
-                *_distractor_notes(ws.data),
-                *_choice_notes(ws),
-            ],
+            "notes": _notes(ws),
         },
     )
     return jax.device_put(loaded.params)
+
+
+def _notes(ws: Workspace) -> list[str]:
+    return [
+        *_adapter_note(ws),
+        *_benchmark_note(ws.data),
+        *_distractor_notes(ws.data),
+        *_choice_notes(ws),
+    ]
 
 
 def _about_stages(data: StudyData) -> list[dict[str, Any]]:

@@ -221,6 +221,7 @@ def test_refused_overrides(file, words, parts):
         ("detect.rows_per_part", 0, 1),
         ("detect.base_prompt_variants", "0,3", "0,2"),
         ("detect.choice_runs", -1, 5),
+        ("detect.distractor_draws", 0, 1),
         ("detect.choice_prompt", "text", "letters"),
         ("detect.choice_run_points", "end", "stage"),
         ("stages.first.n_distractors", -1, 3),

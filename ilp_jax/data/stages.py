@@ -220,15 +220,7 @@ class _Builder:
         return ""
 
     def _tokens(self, examples: Sequence[Example]) -> tuple[TokenRow, ...]:
-        config = self._config
-        return tokenise_all(
-            examples,
-            self._tokenizer,
-            config.template,
-            config.separator,
-            config.max_length,
-            config.get("trained_turns", "all"),
-        )
+        return tokens_of(self._config, self._tokenizer, examples)
 
     def _twins(self, name: str, settings: ConfigDict, train: list[Row]) -> list[Row]:
         n_twins = settings.get("planted_twins", 0)
@@ -252,6 +244,26 @@ class _Builder:
                 "ask for fewer, or give the rows options",
             )
         return usable[:n_twins]
+
+
+def tokens_of(
+    config: ConfigDict, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
+) -> tuple[TokenRow, ...]:
+    """Tokens of examples in the layout of a config.
+
+    Args:
+      config: the study's config.
+      tokenizer: the model's tokenizer.
+      examples: the examples.
+    """
+    return tokenise_all(
+        examples,
+        tokenizer,
+        config.template,
+        config.separator,
+        config.max_length,
+        config.get("trained_turns", "all"),
+    )
 
 
 def _sources(

@@ -24,10 +24,13 @@ import pyarrow as pa
 from scipy.special import softmax
 
 from ilp_jax.data.examples import Example
+from ilp_jax.data.stages import tokens_of
 from ilp_jax.data.study import StudyData
-from ilp_jax.data.tokens import TokenRow, tokenise_all
+from ilp_jax.data.tokens import TokenRow
 from ilp_jax.detect import variants
 from ilp_jax.detect.ask import option_logprobs, scored
+from ilp_jax.detect.drawn import is_sampled
+from ilp_jax.stats.inference import BASE
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
 
 if TYPE_CHECKING:
@@ -94,19 +97,11 @@ def fitting(
     Returns:
       Questions, and rows of prompt and options without a response.
     """
-    config = ws.config
-    rows = tokenise_all(
-        [question.example for question in questions],
-        ws.tokenizer,
-        config.template,
-        config.separator,
-        config.max_length,
-        config.trained_turns,
-    )
+    rows = tokens_of(ws.config, ws.tokenizer, [question.example for question in questions])
     too_long = {
         (question.index, question.variant)
         for question, row in zip(questions, rows, strict=True)
-        if len(row.prompt_ids) + max(map(len, row.option_ids)) > config.max_length
+        if len(row.prompt_ids) + max(map(len, row.option_ids)) > ws.config.max_length
     }
     kept = [
         (question, TokenRow(row.example_id, row.prompt_ids, _NOTHING, row.option_ids))
@@ -136,6 +131,44 @@ def left_out(ws: Workspace) -> dict[int, int]:
         for question in fitting(ws, questions)[0]:
             asked.get(question.variant, set()).add(question.index)
     return {variant: n - len(found) for variant, found in asked.items() if len(found) < n}
+
+
+def more_choices(
+    ws: Workspace,
+    params: Any,
+    point: str,
+    indices: Sequence[int],
+    *,
+    stage: int,
+    epoch: int,
+    step: int,
+    bar: Any = None,
+) -> pa.Table:
+    """All choices that a point has beside the one as trained, which ``ask`` gives.
+
+    Args:
+      ws: the run's workspace.
+      params: parameters on the device.
+      point: the point's name.
+      indices: indices into ``ws.data.examples``.
+      stage: stage in which is asked, 0 for the base model.
+      epoch: its epoch, 0 for the base model.
+      step: updates done.
+      bar: a progress bar to advance by one a question, or None.
+
+    Returns:
+      A table of ``INFERENCE_SCHEMA``; empty where the point has no more.
+    """
+    questions = questions_at(ws, point, indices)
+    return ask_choices(ws, params, questions, stage=stage, epoch=epoch, step=step, bar=bar)
+
+
+def questions_at(ws: Workspace, point: str, indices: Sequence[int]) -> list[Question]:
+    """What ``more_choices`` asks."""
+    questions = other_wordings(ws, indices) if point == BASE else []
+    if is_sampled(ws.config.detect.choice_run_points, point):
+        questions += permuted_runs(ws, indices)
+    return questions
 
 
 def ask_choices(

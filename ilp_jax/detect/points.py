@@ -9,10 +9,9 @@ import polars as pl
 import pyarrow as pa
 
 from ilp_jax.detect.ask import ask
-from ilp_jax.detect.choices import ask_choices, other_wordings, permuted_runs
+from ilp_jax.detect.choices import ask_choices, questions_at
 from ilp_jax.detect.drawn import draw_candidates
 from ilp_jax.detect.screen import is_sampled
-from ilp_jax.stats.inference import BASE
 
 if TYPE_CHECKING:
     from ilp_jax.workspace import Workspace
@@ -27,7 +26,7 @@ def ask_points(
     epoch: int,
     step: int,
 ) -> dict[str, pl.DataFrame]:
-    """The answers for every point reached at a moment; what several points ask is asked once.
+    """The answers for every point reached at a moment; what all points ask is asked once.
 
     Args:
       ws: the run's workspace.
@@ -60,16 +59,11 @@ def ask_points(
         asked = indices_of(sampled)
         of_sampled = pa.compute.is_in(answers["example_id"], pa.array(ws.data.example_ids[asked]))
         found |= of(sampled, draw_candidates(ws, params, answers.filter(of_sampled)))
-    runs = [point for point in points if is_sampled(settings.choice_run_points, point)]
-    for wanted, questions in (
-        ([BASE] if BASE in points else [], other_wordings),
-        (runs, permuted_runs),
-    ):
-        asked = questions(ws, indices_of(wanted))
-        if asked:
-            with bar("ask choices", len(asked)) as one:
-                more = of(wanted, ask_choices(ws, params, asked, bar=one, **place))
-            found |= {point: pl.concat([found[point], rows]) for point, rows in more.items()}
+    for point in points:
+        questions = questions_at(ws, point, indices_of([point]))
+        if questions:
+            more = ask_choices(ws, params, questions, **place)
+            found[point] = pl.concat([found[point], pl.from_arrow(more)])
     order = pl.DataFrame({"example_id": ws.data.example_ids}).with_row_index("place")
     return {
         point: rows.join(order, on="example_id", how="left", maintain_order="left")
