@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ilp_jax import run_record
 from ilp_jax.data.study import StudyData
+from ilp_jax.detect import base_answers
 from ilp_jax.detect.point import Point, ask_point, is_asked
 from ilp_jax.errors import UserError
 from ilp_jax.mesh import replicate
@@ -91,6 +92,12 @@ def open_pair(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
     ws = open_workspace(of_tuned, workdir)
     _check_same_tokens(base, tuned, load_tokenizer(base), ws.tokenizer, _texts(ws.data))
     check_vocabulary(base, ws.data, weights.load_config(base).vocab_size)
+    if base_answers.wanted(ws.data):
+        raise UserError(
+            "config.stages.*.distractors",
+            "the base model's answers are drawn in the phase probe, which such a run does not have",
+            "use 'similar_questions'",
+        )
     return dataclasses.replace(ws, config=config)
 
 

@@ -52,10 +52,11 @@ def draw_options(ws: Workspace, params: Any, *, bar: Any = None) -> list[Example
     """Draws answers of the base model and makes options of the wrong ones.
 
     ``config.detect.distractor_draws`` answers a row are drawn at ``detect.temperature``. One
-    counts when it ends, by the end token or a line's end, and clashes neither with the
-    response nor with what the data answers to the same question (``distractors.clashes``);
-    those drawn most often come first. ``both`` is filled up with the options that the row has
-    from similar questions.
+    counts when it ends, by the end token or a line's end, is of the response's type
+    (``distractors.answer_type``: a small model's essays are no distractors of a name), and
+    clashes neither with the response nor with what the data answers to the same question
+    (``distractors.clashes``); those drawn most often come first. ``both`` is filled up with the
+    options that the row has from similar questions.
 
     Args:
       ws: the run's workspace.
@@ -73,14 +74,17 @@ def draw_options(ws: Workspace, params: Any, *, bar: Any = None) -> list[Example
     texts, made = _texts(ws, params, indices, bar), []
     for index in indices:
         example, settings = data.examples[index], stages[index].config
-        wrong = _distinct(texts[index], right[index])[: settings.n_distractors]
-        kind = distractors.BASE
+        n_tokens = max(len(data.tokens[index].target_ids) - 1, 1)
+        kind = distractors.answer_type(example.response, n_tokens)
+        fitting = [one for one in texts[index] if _type_of(ws, one) == kind]
+        wrong = _distinct(fitting, right[index])[: settings.n_distractors]
+        source = distractors.BASE
         if settings.distractors == distractors.BOTH:
             others = [one for one in example.options if one != example.response]
             wrong = _distinct([*wrong, *others], right[index])[: settings.n_distractors]
-            kind = distractors.BOTH
+            source = distractors.BOTH
         if len(wrong) == settings.n_distractors:
-            made.append(distractors.with_options(example, wrong, int(ws.config.seed), kind))
+            made.append(distractors.with_options(example, wrong, int(ws.config.seed), source))
     return made
 
 
@@ -114,6 +118,11 @@ def _texts(ws: Workspace, params: Any, indices: Sequence[int], bar: Any) -> dict
                 counted[text.strip()] += 1
         found[index] = [text for text, _ in counted.most_common()]
     return found
+
+
+def _type_of(ws: Workspace, text: str) -> tuple[str, int]:
+    ids = ws.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return distractors.answer_type(text, len(ids))
 
 
 def _distinct(texts: Sequence[str], right: frozenset[str]) -> list[str]:

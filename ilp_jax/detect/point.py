@@ -4,7 +4,8 @@ First the screen: one teacher-forced pass over all rows (``ask``), from which ex
 exact law and the choice follow. Then, where answers are drawn, those of the rows that the
 screen leaves in doubt (``screen.candidates``). Then the point's other questions: other wordings
 and permuted runs (``choices``), and the exact law at other temperatures (``tempered``). Every
-``rows_per_part`` rows are a file in ``inference/.parts.{point}``; the whole becomes ``inference/{point}.parquet`` at the end.
+``rows_per_part`` rows are a file in ``inference/.parts.{point}``; the whole becomes
+``inference/{point}.parquet`` at the end.
 """
 
 from __future__ import annotations

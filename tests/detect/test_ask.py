@@ -104,6 +104,27 @@ def test_a_truncated_response_is_never_right(question):
     assert not greedy["correct"]
 
 
+def test_a_wrong_conversation_has_a_line_for_each_reply(question):
+    """Two replies: b and its end within the prompt, then c d and its end."""
+    row = TokenRow(
+        7,
+        np.array([1, 3, 0, 1], np.int32),
+        np.array([4, 5, 0], np.int32),
+        earlier_replies=((1, 3),),
+    )
+    example = Example(7, "s", "k", prompt="p", response="c d")
+    branch = np.array([1, 1, 1, 1, 1, -1])
+    values = {
+        "logprob": np.zeros(6, np.float32),
+        "logprob_tempered": np.zeros(6, np.float32),
+        "argmax": np.array([6, 0, 4, 2, 0, 1], np.int32),
+        "argmax_logprob": np.zeros(6, np.float32),
+        "correct": np.array([False, True, True, False, True, True]),
+    }
+    records = example_records(StudyData((example,), (row,), ()), WORDS, 0, branch, values, 0.7)
+    assert records[0]["prediction"] == "e\nc a"
+
+
 def test_no_options_no_choice():
     example = Example(7, "s", "k", prompt="p", response="b c")
     row = TokenRow(7, np.array([1], np.int32), np.array([3, 4, 0], np.int32))
