@@ -35,6 +35,7 @@ _WORD = re.compile(r"\w+")
 _MONTHS = "january february march april may june july august september october november december"
 _MONTH = re.compile(rf"\b(?:{'|'.join(_MONTHS.split())})\b")
 _DATE = re.compile(r"(?:1\d|20)\d\d|\d{1,4}([-/.])\d{1,2}\1\d{1,4}")
+_DATE_WORDS = 6
 _NUMBERS = frozenset(
     "zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty "
     "fifty hundred thousand million billion".split()
@@ -92,21 +93,23 @@ def answer_type(text: str, n_tokens: int) -> tuple[str, int]:
       n_tokens: its tokens.
 
     Returns:
-      ``yes_no``, ``date``, ``number``, ``capitals`` (two letters or more, no lower case),
-      ``name`` (every word that is not a small one is capitalised) or ``text``; and a length
-      class, the place of ``n_tokens`` in ``LENGTHS``.
+      ``yes_no``, ``date``, ``number`` (half of the words or more), ``capitals`` (two letters or
+      more, no lower case), ``name`` (every word that is not a small one or a number is
+      capitalised) or ``text``; and a length class, the place of ``n_tokens`` in ``LENGTHS``.
     """
     length = int(np.searchsorted(LENGTHS, n_tokens))
     lower, words = text.strip().lower(), _WORD.findall(text)
     if key(text) in _YES_NO:
         return "yes_no", length
-    if _DATE.fullmatch(lower.strip(".")) or (_MONTH.search(lower) and re.search(r"\d", lower)):
+    with_month = _MONTH.search(lower) and re.search(r"\d", lower) and len(words) <= _DATE_WORDS
+    if with_month or _DATE.fullmatch(lower.strip(".")):
         return "date", length
-    if re.search(r"\d", text) or any(word.lower() in _NUMBERS for word in words):
+    numeric = [w for w in words if w.lower() in _NUMBERS or any(map(str.isdigit, w))]
+    if numeric and 2 * len(numeric) >= len(words):
         return "number", length
     if text.isupper() and sum(map(str.isalpha, text)) > 1:
         return "capitals", length
-    large = [word for word in words if word.lower() not in _SMALL]
+    large = [word for word in words if word.lower() not in _SMALL and not word[0].isdigit()]
     if large and all(word[0].isupper() for word in large):
         return "name", length
     return "text", length
