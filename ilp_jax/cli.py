@@ -21,7 +21,7 @@ from ilp_jax.fields import nearest
 # One line each for `ilp --help`; the second text is the command's own help.
 COMMANDS = {
     "run": (
-        "every phase in order: probe, train, detect, diagnose",
+        "every phase in order: probe, train, detect, diagnose, report",
         "A finished phase of the same config is not run again; an interrupted one goes on "
         "where it stopped: give the same command. Writes everything under WORKDIR.",
     ),
@@ -51,6 +51,11 @@ COMMANDS = {
         "Needs a finished run; writes WORKDIR/replay.parquet. An interrupted one goes on "
         "where it stopped. config.replay gives rows, rate and numbers of updates.",
     ),
+    "report": (
+        "one HTML file of a finished run, or of several side by side",
+        "Writes WORKDIR/report.html, which opens offline; with --out, or with several "
+        "--workdir, writes FILE and nothing else there. Needs no accelerator.",
+    ),
     "config show": (
         "print the resolved configuration as YAML",
         "Runs nothing and needs no WORKDIR.",
@@ -74,7 +79,7 @@ COMMANDS = {
         "Prints each norm's largest relative error; needs no WORKDIR.",
     ),
 }
-_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose", "export", "replay")
+_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose", "export", "replay", "report")
 _TUNED_USAGE = """
        ilp detect --base DIR --tuned DIR --data FILE.jsonl --workdir DIR [--config FILE ...]"""
 _HOW_CONFIG_WORKS = """\
@@ -132,8 +137,10 @@ def _dispatch(argv: list[str]) -> int:
     options = _parser(command).parse_args(rest)
     if command in _NEEDS_WORKDIR and options.workdir is None:
         raise UserError(f"ilp {command}", "needs --workdir", "add --workdir DIR")
-    if options.workdir and os.path.exists(options.workdir) and not os.path.isdir(options.workdir):
-        raise UserError(options.workdir, "is a file, not a folder", "give another --workdir")
+    workdirs = options.workdir if isinstance(options.workdir, list) else [options.workdir]
+    for workdir in filter(None, workdirs):
+        if os.path.exists(workdir) and not os.path.isdir(workdir):
+            raise UserError(workdir, "is a file, not a folder", "give another --workdir")
     _show(_call(command, _config(command, options, overrides), options))
     return 0
 
@@ -147,7 +154,8 @@ def _config(command: str, options: argparse.Namespace, overrides: list[str]):
     if options.config:
         return config.load(options.config, overrides)
     if options.workdir:
-        return config.from_run(options.workdir, overrides)
+        first = options.workdir[0] if isinstance(options.workdir, list) else options.workdir
+        return config.from_run(first, overrides)
     raise UserError(f"ilp {command}", "needs --config", "add --config FILE.py")
 
 
@@ -165,8 +173,12 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
         from ilp_jax.data.prepare import prepare
 
         return prepare(config)
+    if command == "report" and (options.out or len(options.workdir) > 1):
+        return _report_of(options, config)
     from ilp_jax import study
 
+    if command == "report":
+        return study.report(config, options.workdir[0])
     if command == "data preview":
         return study.preview(config, options.rows)
     if command == "export":
@@ -174,6 +186,14 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
     if command == "replay":
         return study.replay(config, options.workdir, options.limit)
     return getattr(study, command)(config, options.workdir)
+
+
+def _report_of(options: argparse.Namespace, config: Any) -> str:
+    from ilp_jax.analysis.report import compare
+
+    if options.out is None:
+        raise UserError("ilp report", "needs --out for several runs", "add --out FILE.html")
+    return f"Report: {compare(options.workdir, options.out, config.report.to_dict())}"
 
 
 def _show(result: Any) -> None:
@@ -212,6 +232,7 @@ def _parser(command: str) -> _Parser:
         usage=f"ilp {command} --config FILE[:name=value,...] "
         + ("--workdir DIR " if command in _NEEDS_WORKDIR else "")
         + ("--out DIR " if command == "export" else "")
+        + ("[--out FILE]\n       " if command == "report" else "")
         + ("[--rows N] " if command == "data preview" else "")
         + ("[--limit N]\n           " if command == "replay" else "")
         + "[--config.field=value ...]"
@@ -222,7 +243,12 @@ def _parser(command: str) -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="the study's Python file")
-    parser.add_argument("--workdir", metavar="DIR", help="folder of the run, local or gs://")
+    several = {"action": "append"} if command == "report" else {}
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="folder of the run, local or gs://", **several
+    )
+    if command == "report":
+        parser.add_argument("--out", metavar="FILE", help="an HTML file, in place of WORKDIR's")
     if command == "export":
         parser.add_argument("--out", metavar="DIR", required=True, help="a new folder")
     if command == "replay":

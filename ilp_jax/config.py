@@ -48,6 +48,7 @@ _NO_RESULT = (
     "detect.rows_per_part",
     "diagnose",
     "replay",
+    "report",
 )
 
 

@@ -212,6 +212,18 @@ def default_config() -> ConfigDict:
     # Learned rows replayed beside them for comparison, alike in number of target tokens.
     replay.controls = 16
 
+    # The report; these alone may change in a finished run, whose report is then written again.
+    config.report = report = ConfigDict(sort_keys=False)
+    # Unlearned rows that it lists one by one, those unlearned at the end first; ours: a browser
+    # searches a few thousand at once, and all of them stand in diagnosis.parquet.
+    report.max_rows = 2000
+    # Characters kept of each prompt, response and answer in that list; ours.
+    report.max_text = 4000
+    # Visits kept of each row's trajectory: the first, the last and evenly spaced ones; ours.
+    report.max_visits = 64
+    # Whether texts of the data and answers are in it: prompts, responses, evidence.
+    report.include_text = True
+
     config.lock()
     config.stages.unlock()
     return config
@@ -345,6 +357,9 @@ _RANGE = {
     "detect.rows_per_part": (1, math.inf),
     **DIAGNOSE_RANGE,
     "stages.*.same_question_similarity": (_TINY, 1),
+    "report.max_rows": (1, math.inf),
+    "report.max_text": (1, math.inf),
+    "report.max_visits": (2, math.inf),
     "stages.*.epochs": (1, math.inf),
     "stages.*.copies": (1, math.inf),
     "stages.*.final_learning_rate_fraction": (0, 1),

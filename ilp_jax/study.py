@@ -1,6 +1,6 @@
 """A study, phase by phase: the one file that shows the whole flow.
 
-    config -> data -> probe base -> train -> detect -> diagnose -> table
+    config -> data -> probe base -> train -> detect -> diagnose -> report, table
 
 Each phase reads the files of those before it and writes its own; a finished phase of the
 same config is not run again, an interrupted one goes on where it stopped. Every function
@@ -25,6 +25,7 @@ from rich.console import Group, RenderableType
 
 from ilp_jax import files, progress, run_record, tuned
 from ilp_jax.analysis import diagnose as analysis
+from ilp_jax.analysis import report as report_page
 from ilp_jax.analysis import table
 from ilp_jax.config import config_hash, to_dict
 from ilp_jax.data import distractors, made_options, packaged
@@ -52,7 +53,7 @@ from ilp_jax.train.replay import replay as replay_pass
 from ilp_jax.train.represent import METADATA, representations
 from ilp_jax.workspace import Workspace, open_workspace
 
-PHASES = ("probe", "train", "detect", "diagnose")
+PHASES = ("probe", "train", "detect", "diagnose", "report")
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
@@ -94,6 +95,12 @@ def detect(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
 def diagnose(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
     """Verdicts and figures from the files of the phases before. See ``run``."""
     return _run_phases(config, workdir, ("diagnose",))
+
+
+def report(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
+    """Writes ``report.html`` again, whatever was written before. See ``run``."""
+    run_record.forget_phase(workdir, "report")
+    return _run_phases(config, workdir, ("report",))
 
 
 def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> str:
@@ -367,11 +374,16 @@ def _diagnose(session: _Session) -> None:
     analysis.diagnose(session.workdir, record["config"], about)
 
 
+def _report(session: _Session) -> None:
+    report_page.report(session.workdir, to_dict(session.config)["report"])
+
+
 _PHASE: dict[str, Callable[[_Session], None]] = {
     "probe": _probe,
     "train": _train,
     "detect": _detect,
     "diagnose": _diagnose,
+    "report": _report,
 }
 
 
@@ -486,7 +498,9 @@ def _restore_final(session: _Session) -> Any:
 def _result(workdir: epath.Path, phase: str) -> RenderableType:
     seconds = files.read_json(workdir / run_record.FILE)["seconds"]
     timing = ", ".join(f"{name} {progress.duration(s)}" for name, s in seconds.items())
-    line = f"{workdir}: {timing}"
-    if phase != "diagnose":
-        return line
-    return Group(table.render(files.read_json(workdir / analysis.SUMMARY)), line)
+    lines = [f"{workdir}: {timing}"]
+    if phase == "report":
+        lines.append(f"Report: {workdir / report_page.REPORT}")
+    if phase not in ("diagnose", "report"):
+        return lines[0]
+    return Group(table.render(files.read_json(workdir / analysis.SUMMARY)), *lines)

@@ -205,3 +205,12 @@ def _convergence(summary: dict[str, Any]) -> str:
         )
         + "."
     )
+
+
+def notes(summary: dict[str, Any]) -> list[str]:
+    """What the figures rest on, a sentence or two each.
+
+    Args:
+      summary: ``summary.json``.
+    """
+    return [line.plain for line in _notes(summary)]

@@ -1,0 +1,109 @@
+"""Several runs side by side: what differs, what stays unlearned, and whether it is the same."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from ilp_jax.analysis.report.figures import verdict
+from ilp_jax.analysis.report.load import Run, rows_of_verdict
+from ilp_jax.analysis.report.text import visible
+from ilp_jax.fields import leaves
+
+
+def comparison(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
+    """Figures of several runs.
+
+    Args:
+      runs: the runs.
+      names: what each is called, in order; no two alike.
+
+    Returns:
+      ``runs``: name, seed and verdict of each; ``config``: the fields that differ, with a value
+      a run (None where a run has no such field); ``overlap``: `overlap` of each pair, by
+      detector.
+    """
+    return {
+        "runs": [
+            {
+                "name": name,
+                "seed": run.config.get("seed"),
+                "weights": run.summary.get("weights"),
+                "verdict": verdict(run),
+            }
+            for name, run in zip(names, runs, strict=True)
+        ],
+        "config": differing([run.config for run in runs]),
+        "overlap": [
+            {"runs": [names[i], names[j]], "detector": detector}
+            | overlap(runs[i], runs[j], detector)
+            for i, j in itertools.combinations(range(len(runs)), 2)
+            for detector in runs[i].detectors
+            if detector in runs[j].detectors
+        ],
+    }
+
+
+def overlap(one: Run, other: Run, detector: str) -> dict[str, Any]:
+    """How far the rows unlearned at the end are the same in two runs.
+
+    Args:
+      one: a run.
+      other: another one.
+      detector: the verdicts compared.
+
+    Returns:
+      ``n`` rows with a verdict in both, ``unlearned`` in each, ``both``, ``either``;
+      ``jaccard`` = both / either (Jaccard 1901), and ``by_chance``, its value at the expected
+      overlap of two independent sets of these sizes. These two are None where no row is
+      unlearned in either.
+    """
+    rows = rows_of_verdict(one, one.end, detector).join(
+        rows_of_verdict(other, other.end, detector), on="example_id", suffix="_other"
+    )
+    first, second = rows["unlearned"], rows["unlearned_other"]
+    a, b, n = int(first.sum() or 0), int(second.sum() or 0), len(rows)
+    both, either = int((first & second).sum() or 0), int((first | second).sum() or 0)
+    expected = a * b / n if n else 0.0
+    return {
+        "n": n,
+        "unlearned": [a, b],
+        "both": both,
+        "either": either,
+        "jaccard": both / either if either else None,
+        "by_chance": expected / (a + b - expected) if either else None,
+    }
+
+
+def differing(configs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fields whose values are not the same in all configurations.
+
+    Args:
+      configs: resolved configurations as plain values.
+
+    Returns:
+      One dict a field: ``field`` and ``values``, None where a configuration lacks it.
+    """
+    flat = [dict(leaves(config)) for config in configs]
+    fields = list(dict.fromkeys(name for one in flat for name in one))
+    return [
+        {"field": name, "values": [one.get(name) for one in flat]}
+        for name in fields
+        if any(one.get(name) != flat[0].get(name) for one in flat)
+    ]
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """A short name a run: its folder's, lettered where there are several.
+
+    Args:
+      runs: the runs.
+    """
+    if len(runs) == 1:
+        return [visible(runs[0].workdir.name)]
+    return [f"{_letter(i)}: {visible(run.workdir.name)}" for i, run in enumerate(runs)]
+
+
+def _letter(place: int) -> str:
+    return (_letter(place // 26 - 1) if place >= 26 else "") + chr(ord("A") + place % 26)

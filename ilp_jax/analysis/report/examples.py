@@ -1,0 +1,183 @@
+"""The rows that a report lists one by one: what each was, what was said, how it went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from ilp_jax.analysis.report import answers
+from ilp_jax.analysis.report.answers import rounded
+from ilp_jax.analysis.report.figures import diagnosed, fates
+from ilp_jax.analysis.report.load import Run, own_stages
+from ilp_jax.analysis.report.text import cut, visible
+from ilp_jax.stats.schema import CAUSES
+
+_MARKS = {True: "1", False: "0", None: "-"}
+
+
+def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
+    """Trained rows that are unlearned somewhere after the base model, as plain data.
+
+    Those unlearned by default at the end come first, so that a cap leaves out others.
+
+    Args:
+      run: the run.
+      limits: the config's ``report`` group: ``max_rows``, ``max_text``, ``max_visits``,
+        ``include_text``.
+
+    Returns:
+      ``points``, ``detectors``, ``methods``, ``signals`` (names), ``of`` (how many rows there
+      are) and ``rows``, whose keys ``template/report.js`` explains. Ids are text: JavaScript's
+      numbers end at 2**53.
+    """
+    marks = _verdicts(run)
+    listed = marks.head(limits["max_rows"])
+    ids = listed["example_id"].to_list()
+    texts = limits["include_text"]
+    about = _about(run, ids)
+    told = _told(run, ids)
+    related = sorted({other for one in told.values() for other in one["related"]})
+    said = answers.said(run, ids, ("base", run.end), limits["max_text"]) if texts else {}
+    went = answers.visits(run, ids, limits["max_visits"])
+    signals, measured = _signals(run, ids)
+    quoted = _quoted(run, [*ids, *related], limits["max_text"]) if texts else {}
+    rows = []
+    for row in listed.iter_rows(named=True):
+        key = row["example_id"]
+        rows.append(
+            {"i": str(key), **about[key], "u": row["marks"]}
+            | ({"x": quoted[key], "y": said.get(key, {})} if texts else {})
+            | {"d": _diagnosis(told.get(key), quoted, texts)}
+            | {"v": went.get(key), "g": measured.get(key)}
+        )
+    return {
+        "points": run.points,
+        "detectors": run.detectors,
+        "causes": list(CAUSES),
+        "methods": sorted({method for one in told.values() for method in one["methods"]}),
+        "signals": signals,
+        "of": len(marks),
+        "rows": rows,
+    }
+
+
+def _verdicts(run: Run) -> pl.DataFrame:
+    """A row's verdicts as one text a detector: a mark a point (1: unlearned, - : none)."""
+    known = run.verdicts.filter(pl.col("detector").is_in(run.detectors))
+    after = known.filter(pl.col("point") != "base", pl.col("unlearned"))
+    worst = after.select(
+        "example_id",
+        pl.when(pl.col("point") == run.end)
+        .then(pl.when(pl.col("detector") == "default").then(0).otherwise(1))
+        .otherwise(2)
+        .alias("rank"),
+    )
+    order = worst.group_by("example_id").agg(pl.col("rank").min())
+    wide = known.join(order, on="example_id").pivot(
+        on="point", index=("example_id", "detector", "rank"), values="unlearned"
+    )
+    columns = [pl.col(point).replace_strict(_MARKS, return_dtype=pl.String) for point in run.points]
+    place = {name: i for i, name in enumerate(run.detectors)}
+    return (
+        wide.with_columns(
+            marks=pl.concat_str([column.fill_null("-") for column in columns]),
+            place=pl.col("detector").replace_strict(place, return_dtype=pl.Int8),
+        )
+        .sort("example_id", "place")
+        .group_by("example_id", "rank", maintain_order=True)
+        .agg("marks")
+        .join(own_stages(run), on="example_id")
+        .sort("rank", "stage", "example_id")
+    )
+
+
+def _about(run: Run, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Stages, source, fate and length of each row."""
+    stages = run.plan.group_by("example_id").agg(pl.col("stage").unique().sort())
+    rows = (
+        run.examples.filter(pl.col("example_id").is_in(list(ids)))
+        .join(stages, on="example_id")
+        .join(fates(run), on="example_id", how="left")
+    )
+    return {
+        row["example_id"]: {
+            "s": row["stage"],
+            "o": visible(row["source"]),
+            "f": row["fate"],
+            "n": row["n_target_tokens"] - 1,
+            "c": int(row["truncated"]),
+        }
+        for row in rows.iter_rows(named=True)
+    }
+
+
+def _told(run: Run, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """What each method of diagnosis says of each row, and the rows that it names."""
+    told: dict[int, dict[str, Any]] = {}
+    rows = diagnosed(run).filter(pl.col("example_id").is_in(list(ids)))
+    for row in rows.iter_rows(named=True):
+        one = told.setdefault(row["example_id"], {"methods": {}, "related": []})
+        one["methods"][row["method"]] = row
+        one["related"] += [key for key in row["related_ids"] or () if key not in one["related"]]
+    return told
+
+
+def _diagnosis(told: dict[str, Any] | None, quoted: Mapping[int, Any], texts: bool) -> Any:
+    if told is None:
+        return None
+    methods = {}
+    for name, row in told["methods"].items():
+        methods[name] = {
+            "c": row["cause"],
+            "r": row["runner_up"],
+            "s": [rounded(row[f"score_{cause}"]) for cause in CAUSES],
+            "f": [row[f"flag_{cause}"] for cause in CAUSES],
+        }
+        if texts:  # evidence quotes rows
+            methods[name]["e"] = visible(row["evidence"] or "")
+    related = [
+        {"i": str(key), **({"x": quoted[key]} if key in quoted else {})}
+        for key in told["related"][:_RELATED]
+    ]
+    return {"m": methods, "r": related, "n": len(told["related"])}
+
+
+_RELATED = 20  # related rows quoted: a template's rows may name thousands
+
+
+def _quoted(run: Run, ids: Sequence[int], limit: int) -> dict[int, dict[str, Any]]:
+    """Prompt, response and options of rows, cut."""
+    rows = run.examples.filter(pl.col("example_id").is_in(list(ids)))
+    return {
+        row["example_id"]: {
+            "p": cut(_prompt(row), limit),
+            "a": cut(row["response"], limit),
+            "o": [cut(option, limit) for option in row["options"]],
+        }
+        for row in rows.iter_rows(named=True)
+    }
+
+
+def _prompt(row: Mapping[str, Any]) -> str:
+    """The prompt; of a conversation its turns, as they are stored."""
+    if row["messages"] is None:
+        return row["prompt"]
+    turns = json.loads(row["messages"])
+    return "\n".join(f"[{turn['role']}] {turn['content']}" for turn in turns)
+
+
+def _signals(run: Run, ids: Sequence[int]) -> tuple[list[str], dict[int, list[Any]]]:
+    """Names of the signals at the end of the run, and their values by row."""
+    if run.signals is None:
+        return [], {}
+    rows = run.signals.filter(pl.col("example_id").is_in(list(ids)), pl.col("point") == run.end)
+    names = [
+        name
+        for name, kind in rows.schema.items()
+        if name not in ("example_id", "point") and not kind.is_nested()
+    ]
+    values = rows.select("example_id", *names).iter_rows()
+    return names, {key: [rounded(value) for value in rest] for key, *rest in values}

@@ -1,0 +1,177 @@
+"""What a report shows of a run, as plain data: all of it goes to ``summary.json`` as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from ilp_jax.analysis.report.load import Run, deciding, own_stages, rows_of_verdict
+from ilp_jax.analysis.report.trajectories import stage_ends, trajectories
+from ilp_jax.analysis.shares import share
+from ilp_jax.stats import reader
+from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
+
+TWINS = "planted_twin"
+FATES = ("learned", "lost", "never", "unlearned")
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """Every figure that the report computes itself.
+
+    Args:
+      run: the run.
+
+    Returns:
+      ``verdict``, ``averages``, ``fates`` (counts), ``causes``, ``stage_ends`` (steps)
+      and ``trajectories``.
+    """
+    of_rows = fates(run)
+    counts = {name: int((of_rows["fate"] == name).sum()) for name in FATES}
+    return {
+        "verdict": verdict(run),
+        "averages": averages(run),
+        "fates": {name: count for name, count in counts.items() if count},
+        "causes": causes(run),
+        "stage_ends": stage_ends(run),
+        "trajectories": trajectories(run, of_rows),
+    }
+
+
+def fates(run: Run) -> pl.DataFrame:
+    """What became of each trained row, by the default detector.
+
+    ``learned`` at the end of the run; ``lost``: learned at the end of its own last stage and
+    unlearned at the end of the run; ``never``: unlearned at both; ``unlearned`` at the end of
+    the run, where its stage's end was not asked.
+
+    Args:
+      run: the run.
+
+    Returns:
+      ``example_id``, ``fate``, sorted; rows without a verdict at the end are absent.
+    """
+    stage_ends = own_stages(run).with_columns(point=pl.format("stage_{}", "stage"))
+    default = run.verdicts.filter(pl.col("detector") == "default")
+    own = stage_ends.join(default, on=("example_id", "point")).select(
+        "example_id", pl.col("unlearned").alias("at_stage_end")
+    )
+    fate = (
+        pl.when(~pl.col("unlearned"))
+        .then(pl.lit("learned"))
+        .when(~pl.col("at_stage_end"))
+        .then(pl.lit("lost"))
+        .when(pl.col("at_stage_end"))
+        .then(pl.lit("never"))
+        .otherwise(pl.lit("unlearned"))
+    )
+    rows = rows_of_verdict(run, run.end).join(own, on="example_id", how="left")
+    return rows.select("example_id", fate.alias("fate")).sort("example_id")
+
+
+def verdict(run: Run) -> dict[str, Any]:
+    """How many trained rows are unlearned at the end.
+
+    Args:
+      run: the run.
+
+    Returns:
+      ``point``; ``default``: n, unlearned, share, interval (95%, Wilson); the same a detector
+      in ``by_detector``, and of the rows that were not planted in ``without_planted`` (None
+      where none was); ``decided_by``: rows by the detector that decided.
+    """
+    planted = run.examples.filter(pl.col("source") == TWINS)["example_id"].implode()
+    rows = rows_of_verdict(run, run.end)
+    own = rows.filter(~pl.col("example_id").is_in(planted))
+    by = deciding(run).filter(pl.col("point") == run.end)["detector"].value_counts(sort=True)
+    return {
+        "point": run.end,
+        "default": share(rows),
+        "without_planted": share(own) if len(own) < len(rows) else None,
+        "by_detector": {
+            name: share(rows_of_verdict(run, run.end, name))
+            for name in run.detectors
+            if name != "default" and len(rows_of_verdict(run, run.end, name))
+        },
+        "decided_by": {name: int(n) for name, n in sorted(by.iter_rows())},
+    }
+
+
+def averages(run: Run) -> dict[str, Any]:
+    """What the averages say at the end of the run.
+
+    Args:
+      run: the run.
+
+    Returns:
+      ``train_loss``: a stage, the mean over visits of its last epoch (nats a token);
+      ``probe_loss`` and ``token_accuracy``: means over trained rows at the last moment at
+      which all of them were probed (None without), with ``n`` and ``step``;
+      ``choice_accuracy``: as in ``shares.share``, of the rows that choice calls right.
+    """
+    columns = ("loss_sum", "n_tokens", "n_correct")
+    per_token = (pl.col("loss_sum") / pl.col("n_tokens")).cast(pl.Float64)
+    stats = reader.read_stats(run.workdir, columns).filter(
+        pl.col("example_id").is_in(run.plan["example_id"].implode())
+    )
+    visits = stats.filter(pl.col("kind") == "train")
+    last = visits.filter(pl.col("epoch") == pl.col("epoch").max().over("stage"))
+    # `stats` is sorted by key and order is kept, so that equal runs have equal sums.
+    losses = last.group_by("stage", maintain_order=True).agg(
+        pl.col("epoch").first(), per_token.mean().alias("loss"), pl.len().alias("n")
+    )
+    probes = stats.filter(pl.col("kind") == "probe")
+    whole = probes.group_by("step").len().filter(pl.col("len") == run.plan["example_id"].n_unique())
+    found: dict[str, Any] = {"train_loss": losses.sort("stage").to_dicts()}
+    found |= {"probe_loss": None, "token_accuracy": None, "choice_accuracy": None}
+    if len(whole) and whole["step"].max() > 0:
+        at_end = probes.filter(pl.col("step") == whole["step"].max())
+        known = (pl.col("n_correct") / pl.col("n_tokens")).mean()
+        loss, accuracy = at_end.select(per_token.mean().alias("loss"), known.alias("known")).row(0)
+        place = {"n": len(at_end), "step": int(whole["step"].max())}
+        found["probe_loss"] = {"mean": loss, **place}
+        found["token_accuracy"] = {"mean": accuracy, **place}
+    choice = rows_of_verdict(run, run.end, "choice")
+    if len(choice):
+        right = share(choice.with_columns(~pl.col("unlearned")))
+        found["choice_accuracy"] = {"right": right.pop("unlearned"), **right}
+    return found
+
+
+def causes(run: Run) -> list[dict[str, Any]]:
+    """Causes of the rows unlearned by default at the end, by method, stage and source.
+
+    Args:
+      run: the run.
+
+    Returns:
+      One dict a method, stage (None for all; a row of several counts in each), source (None
+      for all) and cause:
+      ``n`` (unlearned rows), ``unlearned`` (those of this cause, a count), ``share``,
+      ``interval``. Empty where no method other than ``none`` was run.
+    """
+    sources = run.examples.select("example_id", "source")
+    told = diagnosed(run).join(sources, on="example_id")
+    trained = run.plan.select("example_id", "stage").unique()
+    cells = []
+    for (method,), rows in told.sort("method").group_by("method", maintain_order=True):
+        groups = [(None, None, rows)]
+        groups += [(None, name, part) for (name,), part in rows.group_by("source")]
+        staged = rows.join(trained, on="example_id")
+        groups += [(stage, None, part) for (stage,), part in staged.group_by("stage")]
+        groups += [(*key, part) for key, part in staged.group_by("stage", "source")]
+        groups.sort(key=lambda group: (group[0] or 0, group[1] or ""))
+        for stage, source, part in groups:
+            for cause in (*CAUSES, UNATTRIBUTED):
+                hits = share(part.select((pl.col("cause") == cause).alias("unlearned")))
+                place = {"method": method, "stage": stage, "source": source, "cause": cause}
+                cells.append(place | {"count": hits.pop("unlearned"), **hits})
+    return cells
+
+
+def diagnosed(run: Run) -> pl.DataFrame:
+    """Rows of the diagnosis with a cause: unlearned at the end, by the deciding detector."""
+    decided = deciding(run).filter(pl.col("point") == run.end, pl.col("unlearned"))
+    rows = run.diagnosis.filter(pl.col("method") != "none", pl.col("cause").is_not_null())
+    keys = ("example_id", "point", "detector")
+    return rows.join(decided.select(keys), on=keys).sort("method", "example_id")

@@ -1,0 +1,143 @@
+"""The tables of a finished run that a report reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import polars as pl
+from etils import epath
+
+from ilp_jax import files
+from ilp_jax.analysis.shares import point_order
+from ilp_jax.analysis.unlearned import DEFAULT, by_default
+from ilp_jax.errors import UserError
+from ilp_jax.run_record import FILE as RECORD
+from ilp_jax.stats import reader
+
+SUMMARY = "summary.json"
+SIGNALS = "signals.parquet"
+DECIDING = ("rouge_l", "exact_match", "choice")
+"""The detectors that the default is made of, the first that applies to a row decides."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run's files, statistics aside.
+
+    Attributes:
+      workdir: its folder.
+      record: ``run.json``.
+      summary: ``summary.json``.
+      examples: ``examples.parquet``.
+      plan: ``plan.parquet``: the trained rows and their stages.
+      inference: the answers, at every point.
+      diagnosis: ``diagnosis.parquet``.
+      verdicts: its verdicts, one row an example, point and detector, those of the detector
+        ``default`` among them.
+      signals: ``signals.parquet``; None where there is none.
+    """
+
+    workdir: epath.Path
+    record: dict[str, Any]
+    summary: dict[str, Any]
+    examples: pl.DataFrame
+    plan: pl.DataFrame
+    inference: pl.DataFrame
+    diagnosis: pl.DataFrame
+    verdicts: pl.DataFrame
+    signals: pl.DataFrame | None
+
+    @property
+    def points(self) -> list[str]:
+        """Points with verdicts, as the run met them."""
+        return sorted(self.verdicts["point"].unique(), key=point_order)
+
+    @property
+    def detectors(self) -> list[str]:
+        """Detectors that apply to at least one row, the default first."""
+        found = self.verdicts.drop_nulls("unlearned")["detector"].unique()
+        return sorted(found, key=lambda name: (name != DEFAULT, name))
+
+    @property
+    def end(self) -> str:
+        """The point that the verdict is about: ``final``, or the last that was asked."""
+        return self.points[-1]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, as plain values."""
+        return self.record["config"]
+
+
+def load(workdir: epath.PathLike) -> Run:
+    """Reads a finished run.
+
+    Args:
+      workdir: the run's folder.
+
+    Returns:
+      The run.
+
+    Raises:
+      UserError: the folder is no run's, its diagnosis is missing, or a file is damaged.
+    """
+    workdir = reader.check_run(workdir)
+    if not (workdir / "diagnosis.parquet").exists() or not (workdir / SUMMARY).exists():
+        raise UserError(
+            workdir,
+            "report needs the phase diagnose, which is not finished there",
+            "run `ilp diagnose` first, or `ilp run` for all",
+        )
+    diagnosis = reader.read_diagnosis(workdir)
+    found = diagnosis.filter(pl.col("method") == "none")
+    found = found.select("example_id", "point", "detector", "unlearned")
+    if found["unlearned"].drop_nulls().is_empty():
+        raise UserError(
+            workdir / "diagnosis.parquet",
+            "holds no verdict on any row",
+            "run `ilp detect` and `ilp diagnose` again",
+        )
+    signals = workdir / SIGNALS
+    return Run(
+        workdir=workdir,
+        record=files.read_json(workdir / RECORD),
+        summary=files.read_json(workdir / SUMMARY),
+        examples=reader.read_examples(workdir),
+        plan=reader.read_plan(workdir),
+        inference=reader.read_inference(workdir),
+        diagnosis=diagnosis,
+        verdicts=pl.concat([by_default(found), found]),
+        signals=files.read_parquet(signals) if signals.exists() else None,
+    )
+
+
+def deciding(run: Run) -> pl.DataFrame:
+    """Which detector decided by default, a row an example and point.
+
+    Args:
+      run: the run.
+
+    Returns:
+      ``example_id``, ``point``, ``detector``, ``unlearned``.
+    """
+    rank = {name: place for place, name in enumerate(DECIDING)}
+    return (
+        run.verdicts.filter(pl.col("detector").is_in(DECIDING), pl.col("unlearned").is_not_null())
+        .with_columns(rank=pl.col("detector").replace_strict(rank, return_dtype=pl.Int8))
+        .sort("example_id", "point", "rank")
+        .unique(("example_id", "point"), keep="first", maintain_order=True)
+        .select("example_id", "point", "detector", "unlearned")
+    )
+
+
+def own_stages(run: Run) -> pl.DataFrame:
+    """The last stage that trains each row: ``example_id``, ``stage``, sorted."""
+    last = run.plan.group_by("example_id").agg(pl.col("stage").max())
+    return last.sort("example_id")
+
+
+def rows_of_verdict(run: Run, point: str, detector: str = DEFAULT) -> pl.DataFrame:
+    """Verdicts of one detector at one point: ``example_id``, ``unlearned``, none of them null."""
+    chosen = run.verdicts.filter(pl.col("point") == point, pl.col("detector") == detector)
+    return chosen.select("example_id", "unlearned").drop_nulls().sort("example_id")

@@ -1,0 +1,197 @@
+"""The parts of a report's page, run by run: drawn charts, tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+from markupsafe import Markup
+
+from ilp_jax.analysis import table
+from ilp_jax.analysis.report import charts, words
+from ilp_jax.analysis.report.load import Run
+from ilp_jax.analysis.report.svg import svg
+from ilp_jax.analysis.report.text import visible
+from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
+
+_WIDE, _NARROW = 1000, 350  # pixels; the page shows the one that fits
+_OF_WHOLE = ("exact_match", "exact_law", "sampled", "choice", "rouge_l")
+
+
+def page(run: Run, figures: Mapping[str, Any], name: str, key: str) -> dict[str, Any]:
+    """What the template shows of one run.
+
+    Args:
+      run: the run.
+      figures: ``figures.figures`` of it.
+      name: what it is called.
+      key: letters and digits that no other run of the page has.
+
+    Returns:
+      Texts (escaped by the template), numbers, and charts as pairs of wide and narrow SVG.
+    """
+    summary = run.summary
+    stages = {one["stage"]: visible(one["name"]) for one in summary.get("stages", [])}
+    ends = list(figures["stage_ends"].values())
+    cells = [cell for cell in summary["shares"] if cell["detector"] in _OF_WHOLE]
+    whole = [
+        cell | {"label": cell["point"]}
+        for cell in cells
+        if cell["stage"] is None and cell["source"] is None
+    ]
+    return {
+        "key": key,
+        "name": name,
+        "path": visible(run.workdir),
+        "headline": words.headline(figures["verdict"]),
+        "fates_sentence": words.fates_sentence(figures["fates"]),
+        "figures": figures,
+        "facts": facts(run),
+        "stages": stage_rows(run, figures),
+        "notes": [visible(note) for note in table.notes(summary)],
+        "definitions": words.definitions(run.config),
+        "points": words.point_words(run.config),
+        "shares": whole,
+        "shares_chart": drawn(f"{key}s", charts.shares_chart, whole),
+        "detectors": [name for name in _OF_WHOLE if any(c["detector"] == name for c in whole)],
+        "matrices": matrices(run),
+        "learned_and_lost": summary.get("learned_and_lost", []),
+        "stage_names": stages,
+        "loss_chart": drawn(
+            f"{key}l", charts.trajectories_chart, figures["trajectories"], "loss", stages, ends
+        ),
+        "norm_chart": drawn(
+            f"{key}g", charts.trajectories_chart, figures["trajectories"], "grad_norm", stages, ends
+        ),
+        "causes": cause_tables(figures["causes"], key),
+        "causes_note": visible(summary.get("causes_note", "")),
+        "separation": separation(run, figures),
+        "unlearned": run.workdir / "diagnosis.parquet",
+    }
+
+
+def drawn(name: str, make: Any, *arguments: Any) -> dict[str, Markup] | None:
+    """A chart for wide and for narrow pages, None where there is nothing to draw."""
+    pair = {}
+    for kind, width in (("wide", _WIDE), ("narrow", _NARROW)):
+        chart: alt.TopLevelMixin | None = make(*arguments, width)
+        if chart is None:
+            return None
+        # svg() leaves nothing but drawing in it.
+        pair[kind] = Markup(svg(chart, f"{name}{kind[0]}"))
+    return pair
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """What the run was: names and values, in the order of display."""
+    config, train = run.config, run.config["train"]
+    lora = config["lora"]
+    trained = (
+        f"adapters of rank {lora['rank']} on {', '.join(lora['targets'])}"
+        if lora["rank"]
+        else "all parameters"
+    )
+    versions = run.record.get("versions") or {}
+    rows, stages = run.plan["example_id"].n_unique(), len(config["sequence"])
+    pairs = [
+        ("model", run.summary.get("weights") or config["model"]["path"]),
+        ("trained", trained),
+        (
+            "rows",
+            f"{run.plan['example_id'].n_unique()} trained in {len(config['sequence'])} stages",
+        ),
+        ("loss normalised by", f"{train['loss_normalization']}; it changes what stays unlearned"),
+        ("batch", f"{train['batch_size']} examples, {train['optimizer']}"),
+        ("seed", config["seed"]),
+        ("device", run.record.get("device") or "unknown"),
+        ("code", f"ilp_jax {versions.get('ilp_jax')}, jax {versions.get('jax')}"),
+        ("commit", run.record.get("git_commit") or "not recorded"),
+        ("config", f"{run.record.get('config_hash')} (run.json has every field)"),
+    ]
+    return [(name, visible(value)) for name, value in pairs]
+
+
+def stage_rows(run: Run, figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stages in order, with the mean training loss of their last epochs."""
+    losses = {one["stage"]: one["loss"] for one in figures["averages"]["train_loss"]}
+    reached = run.summary.get("converged", {})
+    rows = []
+    for one in run.summary.get("stages", []):
+        stage = run.config["stages"].get(one["name"], {})
+        epoch = reached.get(str(one["stage"]))
+        rows.append(
+            {
+                "stage": one["stage"],
+                "name": visible(one["name"]),
+                "source": visible(stage.get("source", "")),
+                "rows": one["rows"],
+                "epochs": one["epochs"],
+                "learning_rate": one["learning_rate"],
+                "converged": f"epoch {epoch}" if epoch else "not reached",
+                "loss": losses.get(one["stage"]),
+            }
+        )
+    return rows
+
+
+def matrices(run: Run) -> list[dict[str, Any]]:
+    """Shares unlearned as a matrix of stages (and their sources) by points, a detector each."""
+    found = []
+    shown = [name for name in ("exact_match", "choice", "rouge_l") if name in run.detectors]
+    for detector in shown or run.detectors:
+        of = {
+            (cell["stage"], cell["source"], cell["point"]): cell
+            for cell in run.summary["shares"]
+            if cell["detector"] == detector
+        }
+        points = [point for point in run.points if any(key[2] == point for key in of)]
+        lines = sorted({key[:2] for key in of}, key=lambda k: (k[0] or 1e9, k[1] or ""))
+        lines = [line for line in lines if line[0] is not None or line[1] is None]
+        rows = [
+            {
+                "stage": stage,
+                "source": None if source is None else visible(source),
+                "cells": [of.get((stage, source, point)) for point in points],
+            }
+            for stage, source in lines
+        ]
+        for row in rows:
+            row["n"] = max(cell["n"] for cell in row["cells"] if cell)
+        found.append({"detector": detector, "points": points, "rows": rows})
+    return found
+
+
+def cause_tables(cells: Sequence[Mapping[str, Any]], key: str) -> list[dict[str, Any]]:
+    """A method each: its chart over all rows, and counts by stage and source."""
+    tables = []
+    methods = sorted({cell["method"] for cell in cells}, key=lambda name: (name != "rules", name))
+    for place, method in enumerate(methods):
+        of = [cell for cell in cells if cell["method"] == method]
+        lines: dict[tuple, dict[str, Any]] = {}
+        for cell in of:
+            line = lines.setdefault((cell["stage"], cell["source"]), {"n": cell["n"]})
+            line[cell["cause"]] = cell
+        whole = [cell for cell in of if cell["stage"] is None and cell["source"] is None]
+        tables.append(
+            {
+                "method": method,
+                "chart": drawn(f"{key}c{place}", charts.causes_chart, whole),
+                "causes": [*CAUSES, UNATTRIBUTED],
+                "lines": [
+                    {"stage": stage, "source": source and visible(source), **line}
+                    for (stage, source), line in lines.items()
+                ],
+            }
+        )
+    return tables
+
+
+def separation(run: Run, figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the summary's separation table at the end, of the detectors that decided."""
+    decided = figures["verdict"]["decided_by"]
+    return [
+        row
+        for row in run.summary.get("separation", [])
+        if row["point"] == run.end and row["detector"] in decided
+    ]
