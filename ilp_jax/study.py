@@ -100,7 +100,8 @@ def diagnose(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
 def report(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
     """Writes ``report.html`` again, whatever was written before. See ``run``."""
     run_record.forget_phase(workdir, "report")
-    return _run_phases(config, workdir, ("report",))
+    _run_phases(config, workdir, ("report",))
+    return _report_line(epath.Path(workdir))
 
 
 def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> str:
@@ -495,12 +496,16 @@ def _restore_final(session: _Session) -> Any:
     return loop.with_base(restored.state.params, base)
 
 
+def _report_line(workdir: epath.Path) -> str:
+    return f"Report: {workdir / report_page.REPORT}"
+
+
 def _result(workdir: epath.Path, phase: str) -> RenderableType:
     seconds = files.read_json(workdir / run_record.FILE)["seconds"]
     timing = ", ".join(f"{name} {progress.duration(s)}" for name, s in seconds.items())
     lines = [f"{workdir}: {timing}"]
     if phase == "report":
-        lines.append(f"Report: {workdir / report_page.REPORT}")
+        lines.append(_report_line(workdir))
     if phase not in ("diagnose", "report"):
         return lines[0]
     return Group(table.render(files.read_json(workdir / analysis.SUMMARY)), *lines)

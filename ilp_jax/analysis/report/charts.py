@@ -60,7 +60,7 @@ def shares_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
         return None
     rows = [
         {
-            "label": visible(cell["label"]),
+            "label": label(cell["label"], 18),
             "detector": DETECTORS.get(cell["detector"], cell["detector"]),
             "share": cell["share"],
             "low": cell["interval"][0],
@@ -79,7 +79,7 @@ def shares_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
             "label:N",
             sort=labels,
             title=None,
-            axis=alt.Axis(labelLimit=130, domain=False, ticks=False, grid=True, bandPosition=0),
+            axis=alt.Axis(labelLimit=0, domain=False, ticks=False, grid=True, bandPosition=0),
             scale=alt.Scale(paddingInner=0.3, paddingOuter=0.15),
         ),
         yOffset=alt.YOffset("detector:N", sort=names),
@@ -135,7 +135,7 @@ def trajectories_chart(
             for row in of
             if row["of_stage"] == stage
         ]
-        title = visible(f"stage {stage}: {stages.get(stage, 'rows')}")
+        title = label(f"stage {stage}: {stages.get(stage, 'rows')}", panel // 9)
         panels.append(_panel(values, title, measure, ends, panel))
     return alt.concat(*panels, columns=columns, spacing=18).resolve_scale(x="shared", y="shared")
 
@@ -165,7 +165,7 @@ def _panel(
         .mark_rule(color=_MUTED, strokeWidth=1, strokeDash=[1, 3], aria=False)
         .encode(x="step:Q")
     )
-    heading = alt.TitleParams(title, anchor="start", limit=width)
+    heading = alt.TitleParams(title, anchor="start")
     return (stage_ends + band + line).properties(width=width, height=_PANEL_HEIGHT, title=heading)
 
 
@@ -193,7 +193,7 @@ def causes_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
     ]
     order = [row["cause"] for row in rows]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("cause:N", sort=order, title=None, axis=alt.Axis(labelLimit=160, domain=False))
+        y=alt.Y("cause:N", sort=order, title=None, axis=alt.Axis(labelLimit=0, domain=False))
     )
     across = alt.X(
         "share:Q",
@@ -207,6 +207,17 @@ def causes_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
     whiskers = base.mark_rule(strokeWidth=2, color=_INK, aria=False).encode(x="low:Q", x2="high:Q")
     labels = base.mark_text(align="left", dx=6, color=_INK).encode(x="high:Q", text="label:N")
     return (bars + whiskers + labels).properties(width=width - 190, height=len(rows) * 30)
+
+
+def label(text: object, most: int) -> str:
+    """A text for an axis or a title, cut here: Vega cuts characters past U+FFFF in half.
+
+    Args:
+      text: the text.
+      most: characters that fit.
+    """
+    line = " ".join(visible(text).split())
+    return line if len(line) <= most else line[: most - 1] + "\u2026"
 
 
 def _of_detectors(values: Mapping[str, Any]) -> alt.Scale:

@@ -17,6 +17,7 @@ from ilp_jax.stats import reader
 
 SUMMARY = "summary.json"
 SIGNALS = "signals.parquet"
+_ORDER = (DEFAULT, "exact_match", "exact_law", "sampled", "choice", "rouge_l")
 DECIDING = ("rouge_l", "exact_match", "choice")
 """The detectors that the default is made of, the first that applies to a row decides."""
 
@@ -56,8 +57,8 @@ class Run:
     @property
     def detectors(self) -> list[str]:
         """Detectors that apply to at least one row, the default first."""
-        found = self.verdicts.drop_nulls("unlearned")["detector"].unique()
-        return sorted(found, key=lambda name: (name != DEFAULT, name))
+        found = self.verdicts.drop_nulls("unlearned")["detector"].unique().to_list()
+        return sorted(found, key=(*_ORDER, *sorted(found)).index)
 
     @property
     def end(self) -> str:

@@ -97,19 +97,22 @@ def facts(run: Run) -> list[tuple[str, str]]:
     pairs = [
         ("model", run.summary.get("weights") or config["model"]["path"]),
         ("trained", trained),
-        (
-            "rows",
-            f"{run.plan['example_id'].n_unique()} trained in {len(config['sequence'])} stages",
-        ),
+        ("rows", f"{rows} trained in {stages} stage{'s' if stages > 1 else ''}"),
         ("loss normalised by", f"{train['loss_normalization']}; it changes what stays unlearned"),
         ("batch", f"{train['batch_size']} examples, {train['optimizer']}"),
         ("seed", config["seed"]),
         ("device", run.record.get("device") or "unknown"),
         ("code", f"ilp_jax {versions.get('ilp_jax')}, jax {versions.get('jax')}"),
-        ("commit", run.record.get("git_commit") or "not recorded"),
+        ("commit", _short(run.record.get("git_commit") or "unknown")),
         ("config", f"{run.record.get('config_hash')} (run.json has every field)"),
     ]
     return [(name, visible(value)) for name, value in pairs]
+
+
+def _short(commit: str) -> str:
+    """The first digits of a commit's hash, and that files were changed if they were."""
+    head, _, changed = commit.partition("-")
+    return f"{head[:12]}, with uncommitted changes" if changed else head[:12]
 
 
 def stage_rows(run: Run, figures: Mapping[str, Any]) -> list[dict[str, Any]]:

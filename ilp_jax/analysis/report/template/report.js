@@ -144,7 +144,9 @@ All of it is shown through textContent: no text is ever read as HTML. */
   function said(row, point) {
     const one = answers(row, point);
     const nodes = [];
-    if ("g" in one) nodes.push(heading(`${spaced(point)}: likeliest answer`), textBlock(one.g));
+    // Where nothing was drawn nothing was generated either: each token given the expected ones.
+    const how = one.d ? "greedy answer" : "likeliest tokens, each given the expected ones before it";
+    if ("g" in one) nodes.push(heading(`${spaced(point)}: ${how}`), textBlock(one.g));
     if ("p" in one) nodes.push(make("p", { className: "cutnote", textContent: `probability of the expected answer: ${number(one.p)}` }));
     if (one.d) {
       nodes.push(heading(`${spaced(point)}: answers drawn`));
@@ -161,22 +163,22 @@ All of it is shown through textContent: no text is ever read as HTML. */
     if (!row.x || !row.x.o.length) return [];
     const run = data.runs[row.run];
     const points = ["base", run.points.at(-1)].filter((point) => (answers(row, point).o || []).length);
-    const head = ["option", ...points.map((point) => `${spaced(point)}, log-likelihood a token`)];
+    const expected = whole(row.x.a);
     const lines = row.x.o.map((option, i) => [
-      make("bdi", { textContent: whole(option).slice(0, SHOWN) }),
+      make("bdi", { textContent: whole(option).slice(0, SHOWN) + (whole(option) === expected ? " (expected)" : "") }),
       ...points.map((point) => number(answers(row, point).o[i])),
     ]);
-    return [heading("Options"), table(head, lines)];
+    return [heading("Options, log-likelihood a token"), table(["option", ...points.map(spaced)], lines)];
   }
 
   function verdicts(row) {
     const run = data.runs[row.run];
     const words = { 1: "unlearned", 0: "learned", "-": "–" };
-    const lines = run.detectors.map((name, d) => [
-      detectorName(name),
-      ...[...row.u[d]].map((mark) => make("span", { className: mark === "1" ? "yes" : "", textContent: words[mark] })),
+    const lines = run.points.map((point, p) => [
+      spaced(point),
+      ...run.detectors.map((_, d) => make("span", { className: row.u[d][p] === "1" ? "yes" : "", textContent: words[row.u[d][p]] })),
     ]);
-    return [heading("Verdicts"), table(["detector", ...run.points.map(spaced)], lines)];
+    return [heading("Verdicts"), table(["point", ...run.detectors.map(detectorName)], lines)];
   }
 
   function diagnosis(row) {
@@ -221,7 +223,7 @@ All of it is shown through textContent: no text is ever read as HTML. */
       right.append(heading("Loss (solid; filled: training visits, hollow: probes) and probability of the target (dashed)"), plot(row));
     }
     right.append(...diagnosis(row), ...verdicts(row), ...signals(row));
-    const facts = `id ${row.i}, ${row.n} response tokens${row.c ? ", truncated" : ""}`;
+    const facts = `id ${row.i}, ${row.n} response token${row.n === 1 ? "" : "s"}${row.c ? ", truncated" : ""}`;
     right.append(make("p", { className: "cutnote", textContent: facts }));
     return make("div", { className: "open" }, left, right);
   }

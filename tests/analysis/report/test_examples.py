@@ -1,0 +1,85 @@
+"""The rows that are listed: which, in what order, with what of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ilp_jax.analysis.report.examples import examples
+from ilp_jax.analysis.report.load import load
+from ilp_jax.stats.schema import CAUSES
+
+IDS = 2**60
+
+
+def listed(folder, limits, **changes):
+    found = examples(load(folder), {**limits, **changes})
+    assert json.loads(json.dumps(found)) == found
+    return found
+
+
+def test_rows_unlearned_after_the_base(make_run, limits):
+    found = listed(make_run(n=6), limits)
+    assert found["points"] == ["base", "stage_1", "stage_2", "final"]
+    assert found["detectors"] == ["default", "exact_match", "exact_law", "choice"]
+    # Rows of stage 2 are unlearned at stage 1's end, whatever comes of them.
+    assert found["of"] == len(found["rows"]) == 4 + 6
+    by_id = {row["i"]: row for row in found["rows"]}
+    assert set(by_id) == {str(IDS + i) for i in (1, 2, 4, 5, *range(6, 12))}
+    lost = by_id[str(IDS + 1)]
+    assert lost["f"] == "lost" and lost["s"] == [1] and lost["o"] == "first"
+    assert lost["u"][0] == "1011" and lost["u"][3] == "0000"
+    assert lost["n"] == 2 and lost["c"] == 0
+    ends = [row["u"][0].endswith("1") for row in found["rows"]]
+    assert ends == sorted(ends, reverse=True)
+
+
+@pytest.mark.parametrize("most", [1, 3, 8, 10])
+def test_a_cap_keeps_what_is_unlearned_at_the_end(make_run, limits, most):
+    found = listed(make_run(), limits, max_rows=most)
+    assert (len(found["rows"]), found["of"]) == (most, 10)
+    assert sum(row["u"][0].endswith("1") for row in found["rows"]) == min(most, 8)
+
+
+def test_answers_and_texts(make_run, limits):
+    folder = make_run(texts=[("q", "r"), ("question", "x" * 50)], answer="no" * 40)
+    row = next(r for r in listed(folder, limits, max_text=30)["rows"] if r["i"] == str(IDS + 1))
+    assert row["x"]["p"] == "question" and row["x"]["a"] == {"t": "x" * 30, "n": 50}
+    assert row["x"]["o"] == [{"t": "x" * 30, "n": 50}, "another"]
+    base, end = row["y"]["base"], row["y"]["final"]
+    assert base["g"] == {"t": "no" * 15, "n": 80}
+    assert base["p"] == pytest.approx(np.exp(-6), rel=1e-3) and base["q"] == 0.5
+    assert end["c"] == {"t": "x" * 30, "n": 50} and end["o"] == [-0.5, -1.0]
+
+
+def test_trajectories(make_run, limits):
+    folder = make_run()
+    row = next(r for r in listed(folder, limits)["rows"] if r["i"] == str(IDS + 1))
+    steps, losses, probabilities, trained = row["v"]
+    assert steps == [0, 2, 5, 6, 12] and trained == [0, 1, 1, 0, 0]
+    assert len(losses) == len(probabilities) == 5 and min(losses) > 0
+    thinned = next(
+        r for r in listed(folder, limits, max_visits=3)["rows"] if r["i"] == str(IDS + 1)
+    )
+    assert thinned["v"][0] == [0, 5, 12]
+
+
+def test_diagnosis(make_run, limits):
+    found = listed(make_run(told=True, answer="because"), limits)
+    assert found["methods"] == ["rules"] and found["causes"] == list(CAUSES)
+    for row in found["rows"]:
+        if not row["u"][0].endswith("1"):
+            assert row["d"] is None
+            continue
+        told = row["d"]["m"]["rules"]
+        assert told["e"] == "because" and told["r"] == CAUSES[0]
+        assert told["s"] == [float(cause == told["c"]) for cause in CAUSES]
+        other = row["d"]["r"][0]
+        assert int(other["i"]) == int(row["i"]) ^ 1 and other["x"]["p"].startswith("question")
+
+
+def test_texts_can_be_left_out(make_run, limits):
+    folder = make_run(told=True, texts=[("secret", "secret")] * 12, answer="secret")
+    found = listed(folder, limits, include_text=False)
+    assert "secret" not in json.dumps(found) and len(found["rows"]) == 10
+    assert all(row["v"] and row["d"] is None or row["d"]["m"] for row in found["rows"])
