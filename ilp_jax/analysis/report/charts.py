@@ -10,6 +10,7 @@ from typing import Any
 
 import altair as alt
 
+from ilp_jax import files
 from ilp_jax.analysis.report.text import visible
 
 DETECTORS = {
@@ -74,7 +75,7 @@ def shares_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
     labels = list(dict.fromkeys(row["label"] for row in rows))
     found = {row["detector"] for row in rows}
     names = [name for name in DETECTORS.values() if name in found]
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(_data(rows)).encode(
         y=alt.Y(
             "label:N",
             sort=labels,
@@ -147,7 +148,7 @@ def _panel(
     ends: Sequence[float],
     width: int,
 ) -> alt.LayerChart:
-    base = alt.Chart(alt.Data(values=values)).encode(
+    base = alt.Chart(_data(values)).encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(tickCount=5, grid=False)),
         color=alt.Color("fate:N", scale=_of_fates({}), legend=None),
     )
@@ -161,7 +162,7 @@ def _panel(
         strokeDash=alt.StrokeDash("fate:N", scale=_of_fates(_DASHES), legend=None),
     )
     stage_ends = (
-        alt.Chart(alt.Data(values=[{"step": step} for step in ends]))
+        alt.Chart(_data([{"step": step} for step in ends]))
         .mark_rule(color=_MUTED, strokeWidth=1, strokeDash=[1, 3], aria=False)
         .encode(x="step:Q")
     )
@@ -192,7 +193,7 @@ def causes_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
         for cell in cells
     ]
     order = [row["cause"] for row in rows]
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(_data(rows)).encode(
         y=alt.Y("cause:N", sort=order, title=None, axis=alt.Axis(labelLimit=0, domain=False))
     )
     across = alt.X(
@@ -207,6 +208,11 @@ def causes_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
     whiskers = base.mark_rule(strokeWidth=2, color=_INK, aria=False).encode(x="low:Q", x2="high:Q")
     labels = base.mark_text(align="left", dx=6, color=_INK).encode(x="high:Q", text="label:N")
     return (bars + whiskers + labels).properties(width=width - 190, height=len(rows) * 30)
+
+
+def _data(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
+    """The rows as one text: Altair would copy and check each of them many times over."""
+    return alt.InlineData(values=files.to_json(rows), format=alt.DataFormat(type="json"))
 
 
 def label(text: object, most: int) -> str:
