@@ -171,7 +171,7 @@ def config_hash(config: ConfigDict, leave_out: Sequence[str] = ()) -> str:
 
     Returns:
       16 hex digits of SHA-256. Stages outside ``sequence``, ``cache_dir``, the rhythm of
-      checkpoints and the groups ``diagnose`` and ``replay`` do not count.
+      checkpoints and the groups ``diagnose``, ``replay`` and ``report`` do not count.
     """
     counted = {
         name: value

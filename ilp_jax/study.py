@@ -246,7 +246,7 @@ def _open(config: ConfigDict, workdir: epath.Path) -> Iterator[_Session]:
             config_hash=config_hash(config),
             device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             seeds={"data": config.seed},
-            ignore=("diagnose", "replay"),
+            ignore=("diagnose", "replay", "report"),
         )
         for folder in (
             workdir,
@@ -261,7 +261,7 @@ def _open(config: ConfigDict, workdir: epath.Path) -> Iterator[_Session]:
 def _identity(config: ConfigDict, workdir: epath.Path, phase: str) -> str:
     """What a phase's result rests on that may change within a run.
 
-    That is the diagnosis' thresholds, and what was replayed since.
+    That is the diagnosis' thresholds, what was replayed since, and what the report shows.
     """
     if PHASES.index(phase) < PHASES.index("diagnose"):
         return ""
@@ -270,6 +270,8 @@ def _identity(config: ConfigDict, workdir: epath.Path, phase: str) -> str:
         "diagnose": to_dict(config)["diagnose"],
         "replay": hashlib.sha256(replays.read_bytes()).hexdigest() if replays.exists() else "",
     }
+    if phase == "report":
+        rests_on["report"] = to_dict(config)["report"]
     return run_record.hash_config(rests_on)[:16]
 
 

@@ -166,6 +166,9 @@ def test_refused_overrides(file, words, parts):
         ("detect.top_k", 0, 10),
         ("detect.stability_temperatures", "hot", "0.2,1"),
         ("stages.first.task", "essay", "answer"),
+        ("report.max_rows", 0, 1),
+        ("report.max_text", 0, 1),
+        ("report.max_visits", 1, 2),
         ("detect.points", "epoch_0", "epoch_10"),
         ("detect.points", "finale", "final"),
         ("diagnose.methods", "rule", "rules,paper"),
@@ -377,6 +380,7 @@ def test_hash_counts_what_changes_results(file):
         "diagnose.forgotten_drop=0.3",  # a finished run is then diagnosed again
         "diagnose.methods=rules",
         "replay.steps=1",
+        "report.include_text=false",
     ):
         assert digest(f"--config.{same}") == base
     for other in ("seed=1", "train.eps=1e-7", "stages.second.epochs=3", "detect.n_samples=6"):

@@ -95,7 +95,7 @@ def test_every_file_of_the_contract(finished_run):
     record = json.loads((finished_run / "run.json").read_text())
     wanted = "config config_hash versions git_commit device seeds weights_hash seconds"
     assert set(wanted.split()) <= set(record)
-    assert list(record["finished"]) == ["probe", "train", "detect", "diagnose"]
+    assert list(record["finished"]) == ["probe", "train", "detect", "diagnose", "report"]
     points = ("base", "epoch_2", "stage_1", "stage_2", "converged", "final")
     tables = {f"inference/{point}.parquet": COLUMNS["inference"] for point in points}
     tables |= {name: columns for name, columns in COLUMNS.items() if name.endswith(".parquet")}
@@ -115,7 +115,8 @@ def test_every_file_of_the_contract(finished_run):
     assert sorted(files.read_parquet(vectors)["example_id"]) == sorted(ids)
     assert list((finished_run / "tensorboard").iterdir())
     summary = json.loads((finished_run / "summary.json").read_text(), parse_constant=pytest.fail)
-    assert {"shares", "probe_loss", "n_examples"} <= set(summary)
+    assert {"shares", "probe_loss", "n_examples", "report"} <= set(summary)
+    assert "trained rows (" in (finished_run / "report.html").read_text()
     assert [p.name for p in (finished_run / "checkpoints/state").iterdir()] == [f"{LAST:09d}"]
     assert not [p for p in finished_run.rglob("*") if "tmp" in p.name]
 
@@ -123,7 +124,9 @@ def test_every_file_of_the_contract(finished_run):
 def test_standard_error_has_progress_alone(finished_run):
     for line in (finished_run.parent / "stderr").read_text().splitlines():
         assert line.startswith(("probe ", "ask ", "train ")), line
-    assert "Share unlearned" in (finished_run.parent / "stdout").read_text()
+    stdout = (finished_run.parent / "stdout").read_text()
+    assert "Share unlearned" in stdout
+    assert stdout.replace("\n", "").endswith(f"Report: {finished_run}/report.html")
 
 
 def test_visits_are_complete_and_unique(finished_run, tiny):

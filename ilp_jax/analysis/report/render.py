@@ -50,6 +50,7 @@ def render(parts: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         "two": two_digits,
         "short": short_number,
         "interval": with_interval,
+        "visible": visible,
         "spaced": lambda name: visible(name).replace("_", " "),
         "detector": lambda name: charts.DETECTORS.get(name, name),
         "fate": lambda name: charts.FATES.get(name, name),
