@@ -2,8 +2,8 @@
 
     config (base, tuned, data) -> data -> ask the base -> ask the tuned -> diagnose
 
-The phases ``detect`` and ``diagnose`` of ``study`` work on such a run as on any other; what
-only a training could tell is absent, and every result says so.
+The phases ``detect``, ``diagnose`` and ``report`` of ``study`` work on such a run as on any
+other; what only a training could tell is absent, and every result says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ilp_jax.workspace import (
     open_workspace,
 )
 
-PHASES = ("detect", "diagnose")
+PHASES = ("detect", "diagnose", "report")
 
 ABSENT = (
     "loss, gradient norm, entropy and margin of every visit",

@@ -10,7 +10,7 @@ import polars as pl
 
 from ilp_jax.analysis.report import answers
 from ilp_jax.analysis.report.answers import rounded
-from ilp_jax.analysis.report.figures import diagnosed, fates
+from ilp_jax.analysis.report.figures import diagnosed, fates, method_order
 from ilp_jax.analysis.report.load import Run, own_stages
 from ilp_jax.analysis.report.text import cut, visible
 from ilp_jax.stats.schema import CAUSES
@@ -57,7 +57,9 @@ def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
         "points": run.points,
         "detectors": run.detectors,
         "causes": list(CAUSES),
-        "methods": sorted({method for one in told.values() for method in one["methods"]}),
+        "methods": sorted(
+            {method for one in told.values() for method in one["methods"]}, key=method_order
+        ),
         "signals": signals,
         "of": len(marks),
         "rows": rows,
@@ -129,7 +131,8 @@ def _diagnosis(told: dict[str, Any] | None, quoted: Mapping[int, Any], texts: bo
     if told is None:
         return None
     methods = {}
-    for name, row in told["methods"].items():
+    for name in sorted(told["methods"], key=method_order):
+        row = told["methods"][name]
         methods[name] = {
             "c": row["cause"],
             "r": row["runner_up"],

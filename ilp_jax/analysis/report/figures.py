@@ -169,6 +169,11 @@ def causes(run: Run) -> list[dict[str, Any]]:
     return cells
 
 
+def method_order(method: str) -> tuple[bool, str]:
+    """Sorts methods: this project's rules first, the others by name."""
+    return method != "rules", method
+
+
 def diagnosed(run: Run) -> pl.DataFrame:
     """Rows of the diagnosis with a cause: unlearned at the end, by the deciding detector."""
     decided = deciding(run).filter(pl.col("point") == run.end, pl.col("unlearned"))

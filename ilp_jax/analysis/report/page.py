@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ilp_jax.analysis import table
 from ilp_jax.analysis.report import charts, words
+from ilp_jax.analysis.report.figures import method_order
 from ilp_jax.analysis.report.load import Run
 from ilp_jax.analysis.report.svg import svg
 from ilp_jax.analysis.report.text import visible
@@ -57,6 +58,7 @@ def page(run: Run, figures: Mapping[str, Any], name: str, key: str) -> dict[str,
         "detectors": [name for name in _OF_WHOLE if any(c["detector"] == name for c in whole)],
         "matrices": matrices(run),
         "learned_and_lost": summary.get("learned_and_lost", []),
+        "forgetting": forgetting(run),
         "stage_names": stages,
         "loss_chart": drawn(
             f"{key}l", charts.trajectories_chart, figures["trajectories"], "loss", stages, ends
@@ -94,12 +96,15 @@ def facts(run: Run) -> list[tuple[str, str]]:
     )
     versions = run.record.get("versions") or {}
     rows, stages = run.plan["example_id"].n_unique(), len(config["sequence"])
-    pairs = [
-        ("model", run.summary.get("weights") or config["model"]["path"]),
+    here = [
         ("trained", trained),
-        ("rows", f"{rows} trained in {stages} stage{'s' if stages > 1 else ''}"),
         ("loss normalised by", f"{train['loss_normalization']}; it changes what stays unlearned"),
         ("batch", f"{train['batch_size']} examples, {train['optimizer']}"),
+    ]
+    pairs = [
+        ("model", run.summary.get("weights") or config["model"]["path"]),
+        ("rows", f"{rows} trained in {stages} stage{'s' if stages > 1 else ''}"),
+        *(here if not config["model"].get("tuned") else [("trained", "elsewhere")]),
         ("seed", config["seed"]),
         ("device", run.record.get("device") or "unknown"),
         ("code", f"ilp_jax {versions.get('ilp_jax')}, jax {versions.get('jax')}"),
@@ -165,10 +170,20 @@ def matrices(run: Run) -> list[dict[str, Any]]:
     return found
 
 
+def forgetting(run: Run) -> dict[str, Any]:
+    """Of the summary's ``forgetting``: transfer, segments at the end, forgetting events."""
+    told = run.summary.get("forgetting") or {}
+    return {
+        "transfer": told.get("transfer", []),
+        "segments": [one for one in told.get("segments", []) if one["point"] == run.end],
+        "events": told.get("forgetting_events", []),
+    }
+
+
 def cause_tables(cells: Sequence[Mapping[str, Any]], key: str) -> list[dict[str, Any]]:
     """A method each: its chart over all rows, and counts by stage and source."""
     tables = []
-    methods = sorted({cell["method"] for cell in cells}, key=lambda name: (name != "rules", name))
+    methods = sorted({cell["method"] for cell in cells}, key=method_order)
     for place, method in enumerate(methods):
         of = [cell for cell in cells if cell["method"] == method]
         lines: dict[tuple, dict[str, Any]] = {}

@@ -134,8 +134,11 @@ def _told(found, evidence):
     return pl.from_arrow(pa.Table.from_pylist(rows, schema=DIAGNOSIS_SCHEMA))
 
 
-def _write(folder, n=6, seed=0, texts=(), answer="wrong", source="first", told=False, note=None):
+def _write(
+    folder, n=6, seed=0, texts=(), answer="wrong", source="first", told=False, note=None, tuned=""
+):
     config = _config(seed, source)
+    config["model"]["tuned"] = tuned
     examples = _examples(n, texts, source)
     files.write_parquet(
         folder / "examples.parquet", pa.Table.from_pylist(examples, schema=EXAMPLES_SCHEMA)
@@ -145,10 +148,12 @@ def _write(folder, n=6, seed=0, texts=(), answer="wrong", source="first", told=F
         for i in range(2 * n)
     ]
     files.write_parquet(folder / "plan.parquet", pa.Table.from_pylist(plan, schema=PLAN_SCHEMA))
+    points = ("base", "final") if tuned else STEPS
     stats = folder / "stats" / "train.steps-000000000-000000012.host-0000.merged.parquet"
-    files.write_parquet(stats, _stats(n, seed), schema=STATS_SCHEMA)
-    for point, step in STEPS.items():
-        put_inference(folder, point, _answers(examples, n, point, answer), step)
+    if not tuned:
+        files.write_parquet(stats, _stats(n, seed), schema=STATS_SCHEMA)
+    for point in points:
+        put_inference(folder, point, _answers(examples, n, point, answer), STEPS[point])
     record = {"config": config, "config_hash": "0123", "versions": {}, "device": "1 x cpu"}
     files.write_json(folder / "run.json", record)
     inference, frame = reader.read_inference(folder), reader.read_examples(folder)
@@ -175,6 +180,8 @@ def _write(folder, n=6, seed=0, texts=(), answer="wrong", source="first", told=F
 @pytest.fixture
 def make_run(tmp_path):
     """``make_run(name, n=6, seed=0, texts=(), answer=..., source=..., told=False)``: a folder.
+
+    ``tuned``: a model tuned elsewhere, so without statistics and points of a training.
 
     ``n`` rows a stage; row i is learned, learned and then lost (never learned in the second
     stage), never learned, by i modulo 3. ``texts``: pairs of prompt and response of the

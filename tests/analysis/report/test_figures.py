@@ -133,8 +133,10 @@ def test_needs_a_diagnosis(make_run, limits, gone):
 
 
 def test_a_run_without_training_has_a_report(make_run, limits):
-    folder = make_run()
-    for path in (folder / "stats").iterdir():
-        path.unlink()
+    folder = make_run(tuned="DIR", told=True)
     html = report(folder, limits).read_text()
-    assert "No loss was recorded over training" in html
+    assert "No loss was recorded over training" in html and "it changes what stays" not in html
+    assert "8 of 12 trained rows (67%" in html
+    found = figures(load(folder))
+    assert found["fates"] == {"learned": 4, "unlearned": 8} and found["trajectories"] == []
+    assert found["averages"]["train_loss"] == [] and found["averages"]["probe_loss"] is None

@@ -4,7 +4,7 @@
 A row's keys: i id, s stages, o source, f fate, n response tokens, c 1 if truncated; u a text a
 detector with a mark a point (1 unlearned, 0 learned, - no verdict); x prompt p, response a,
 options o; y answers by point (answers.py); d diagnosis: m by method (c cause, r runner-up,
-s scores, f flags, e evidence), r related rows, n how many; v [steps, losses, probabilities,
+s scores, f flags, e evidence; the first counts), r related rows, n how many; v [steps, losses, probabilities,
 1 for a training visit]; g values of the signals. A text that was cut is {t, n}.
 All of it is shown through textContent: no text is ever read as HTML. */
 (() => {
@@ -67,7 +67,7 @@ All of it is shown through textContent: no text is ever read as HTML. */
 
   function causeOf(row) {
     if (!row.d) return null;
-    const told = row.d.m.rules || Object.values(row.d.m)[0];
+    const told = Object.values(row.d.m)[0];
     return told ? told.c : null;
   }
 
@@ -185,15 +185,18 @@ All of it is shown through textContent: no text is ever read as HTML. */
     if (!row.d) return [];
     const run = data.runs[row.run];
     const nodes = [];
-    for (const [method, told] of Object.entries(row.d.m)) {
+    const others = [];
+    Object.entries(row.d.m).forEach(([method, told], place) => {
       const next = told.r ? `; runner-up ${spaced(told.r)}` : "";
-      nodes.push(heading(`Cause by the method ${spaced(method)}`), make("p", { textContent: `${spaced(told.c)}${next}` }));
-      if (told.e) nodes.push(textBlock(told.e));
+      const of = place ? others : nodes;
+      of.push(heading(`Cause by the method ${spaced(method)}`), make("p", { textContent: `${spaced(told.c)}${next}` }));
+      if (told.e) of.push(textBlock(told.e));
       if (told.s.some((score) => score !== null)) {
         const lines = run.causes.map((cause, i) => [spaced(cause), number(told.s[i]), told.f[i] === null ? "–" : told.f[i] ? "flagged" : "no"]);
-        nodes.push(table(["cause", "score", "flag"], lines));
+        of.push(table(["cause", "score", "flag"], lines));
       }
-    }
+    });
+    if (others.length) nodes.push(make("details", {}, make("summary", { textContent: "By the other methods" }), ...others));
     if (row.d.r.length) {
       nodes.push(heading(`Related rows (${row.d.r.length} of ${row.d.n})`));
       for (const other of row.d.r) {
