@@ -27,14 +27,17 @@ def positions(plan: pl.DataFrame) -> pl.DataFrame:
     Returns:
       One row a trained example: ``example_id``, ``position`` (rank of its first visit among
       all, in [0, 1]) and ``segment``: ``first_10`` up to 0.1, ``last_10`` from 0.9, else
-      ``middle``.
+      ``middle``. Both are null where the order of training is not known.
     """
     first = plan.sort("stage", "position", "example_id").unique(
         "example_id", keep="first", maintain_order=True
     )
-    position = pl.int_range(pl.len()) / max(len(first) - 1, 1)
-    return first.select("example_id", position.alias("position")).with_columns(
-        pl.when(pl.col("position") <= _TENTH)
+    rank = pl.int_range(pl.len()) / max(len(first) - 1, 1)
+    known = pl.col("position").null_count() == 0
+    return first.select("example_id", pl.when(known).then(rank).alias("position")).with_columns(
+        pl.when(pl.col("position").is_null())
+        .then(None)
+        .when(pl.col("position") <= _TENTH)
         .then(pl.lit("first_10"))
         .when(pl.col("position") >= 1 - _TENTH)
         .then(pl.lit("last_10"))

@@ -29,7 +29,7 @@ from ilp_jax.data.study import StudyData
 from ilp_jax.data.tokens import TokenRow
 from ilp_jax.detect import variants
 from ilp_jax.detect.ask import option_logprobs, scored
-from ilp_jax.detect.drawn import is_sampled
+from ilp_jax.detect.screen import is_sampled
 from ilp_jax.stats.inference import BASE
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
 
