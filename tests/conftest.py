@@ -252,6 +252,7 @@ def same_run():
         for name in [
             "examples.parquet",
             "plan.parquet",
+            "signals.parquet",
             "diagnosis.parquet",
             "projections/representations.parquet",
             *(f"inference/{point}" for point in points[0]),
