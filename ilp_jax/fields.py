@@ -218,7 +218,7 @@ def default_config() -> ConfigDict:
     # searches a few thousand at once, and all of them stand in diagnosis.parquet.
     report.max_rows = 2000
     # Characters kept of each prompt, response and answer in that list; ours.
-    report.max_text = 4000
+    report.max_text = 2000
     # Visits kept of each row's trajectory: the first, the last and evenly spaced ones; ours.
     report.max_visits = 64
     # Whether texts of the data and answers are in it: prompts, responses, evidence.

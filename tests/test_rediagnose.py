@@ -18,8 +18,9 @@ def workdir(finished_run, tmp_path):
 
 
 def contents(workdir):
-    """Of all files but the diagnosis' own."""
+    """Of all files but the diagnosis' own, and the report, which shows it."""
     own = ("run.json", ".lock", "summary.json", "diagnosis.parquet", "signals.parquet")
+    own += ("report.html",)
     return {
         path: (path.stat().st_mtime_ns, path.read_bytes())
         for path in workdir.rglob("*")

@@ -30,8 +30,8 @@ def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
       ``points``, ``detectors``, ``methods``, ``signals`` (names), ``of`` (how many rows there
-      are) and ``rows``, whose keys ``template/report.js`` explains. Ids are text: JavaScript's
-      numbers end at 2**53.
+      are), ``others`` (texts of related rows that are not listed) and ``rows``, whose keys
+      ``template/report.js`` explains. Ids are text: JavaScript's numbers end at 2**53.
     """
     marks = _verdicts(run)
     listed = marks.head(limits["max_rows"])
@@ -39,18 +39,19 @@ def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
     texts = limits["include_text"]
     about = _about(run, ids)
     told = _told(run, ids)
-    related = sorted({other for one in told.values() for other in one["related"]})
+    related = {other for one in told.values() for other in one["related"][:_RELATED]}
     said = answers.said(run, ids, ("base", run.end), limits["max_text"]) if texts else {}
     went = answers.visits(run, ids, limits["max_visits"])
     signals, measured = _signals(run, ids)
-    quoted = _quoted(run, [*ids, *related], limits["max_text"]) if texts else {}
+    quoted = _quoted(run, ids, limits["max_text"]) if texts else {}
+    others = _quoted(run, sorted(related.difference(ids)), limits["max_text"]) if texts else {}
     rows = []
     for row in listed.iter_rows(named=True):
         key = row["example_id"]
         rows.append(
             {"i": str(key), **about[key], "u": row["marks"]}
             | ({"x": quoted[key], "y": said.get(key, {})} if texts else {})
-            | {"d": _diagnosis(told.get(key), quoted, texts)}
+            | {"d": _diagnosis(told.get(key), texts)}
             | {"v": went.get(key), "g": measured.get(key)}
         )
     return {
@@ -62,6 +63,7 @@ def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "signals": signals,
         "of": len(marks),
+        "others": {str(key): text for key, text in others.items()},
         "rows": rows,
     }
 
@@ -127,7 +129,7 @@ def _told(run: Run, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     return told
 
 
-def _diagnosis(told: dict[str, Any] | None, quoted: Mapping[int, Any], texts: bool) -> Any:
+def _diagnosis(told: dict[str, Any] | None, texts: bool) -> Any:
     if told is None:
         return None
     methods = {}
@@ -141,10 +143,7 @@ def _diagnosis(told: dict[str, Any] | None, quoted: Mapping[int, Any], texts: bo
         }
         if texts:  # evidence quotes rows
             methods[name]["e"] = visible(row["evidence"] or "")
-    related = [
-        {"i": str(key), **({"x": quoted[key]} if key in quoted else {})}
-        for key in told["related"][:_RELATED]
-    ]
+    related = [str(key) for key in told["related"][:_RELATED]]
     return {"m": methods, "r": related, "n": len(told["related"])}
 
 

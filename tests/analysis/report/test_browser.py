@@ -102,6 +102,8 @@ def test_long_answers_are_cut_until_asked_for(hostile):
       document.querySelectorAll(".row > button").forEach((button) => button.click());
       const texts = [...document.querySelectorAll(".text")];
       const long = texts.find((node) => node.textContent.startsWith("long"));
+      const related = document.body.textContent.includes("Related rows (1 of 1)");
+      if (!related) return [];
       const button = long.nextElementSibling;
       const before = [long.textContent.length, button.textContent];
       button.click();

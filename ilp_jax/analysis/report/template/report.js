@@ -4,7 +4,7 @@
 A row's keys: i id, s stages, o source, f fate, n response tokens, c 1 if truncated; u a text a
 detector with a mark a point (1 unlearned, 0 learned, - no verdict); x prompt p, response a,
 options o; y answers by point (answers.py); d diagnosis: m by method (c cause, r runner-up,
-s scores, f flags, e evidence; the first counts), r related rows, n how many; v [steps, losses, probabilities,
+s scores, f flags, e evidence; the first counts), r ids of related rows, n how many; v [steps, losses, probabilities,
 1 for a training visit]; g values of the signals. A text that was cut is {t, n}.
 All of it is shown through textContent: no text is ever read as HTML. */
 (() => {
@@ -62,6 +62,7 @@ All of it is shown through textContent: no text is ever read as HTML. */
     return box;
   }
 
+  const textsOf = (run, id) => (rows.find((row) => row.run === run && row.i === id) || {}).x || data.runs[run].others[id];
   const answers = (row, point) => (row.y && row.y[point]) || {};
   const lastPoint = (row) => data.runs[row.run].points.at(-1);
 
@@ -200,8 +201,9 @@ All of it is shown through textContent: no text is ever read as HTML. */
     if (row.d.r.length) {
       nodes.push(heading(`Related rows (${row.d.r.length} of ${row.d.n})`));
       for (const other of row.d.r) {
-        nodes.push(make("p", { className: "cutnote", textContent: `id ${other.i}` }));
-        if (other.x) nodes.push(textBlock(`${whole(other.x.p)}\n→ ${whole(other.x.a)}`));
+        const texts = textsOf(row.run, other);
+        nodes.push(make("p", { className: "cutnote", textContent: `id ${other}` }));
+        if (texts) nodes.push(textBlock(`${whole(texts.p)}\n→ ${whole(texts.a)}`));
       }
     }
     return nodes;
