@@ -6,6 +6,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from ilp_jax.analysis import overlap as agreement
 from ilp_jax.analysis.report.figures import verdict
 from ilp_jax.analysis.report.load import Run, rows_of_verdict
 from ilp_jax.analysis.report.text import visible
@@ -55,9 +58,10 @@ def overlap(one: Run, other: Run, detector: str) -> dict[str, Any]:
 
     Returns:
       ``n`` rows with a verdict in both, ``unlearned`` in each, ``both``, ``either``;
-      ``jaccard`` = both / either (Jaccard 1901), and ``by_chance``, its value at the expected
-      overlap of two independent sets of these sizes. These two are None where no row is
-      unlearned in either.
+      ``jaccard`` = both / either (Jaccard 1901) and ``kappa`` (Cohen 1960), each with its
+      bootstrap ``_interval`` over rows, and ``by_chance``, Jaccard's value at the expected
+      overlap of two independent sets of these sizes. All these are None where they are not
+      defined.
     """
     rows = rows_of_verdict(one, one.end, detector).join(
         rows_of_verdict(other, other.end, detector), on="example_id", suffix="_other"
@@ -71,8 +75,18 @@ def overlap(one: Run, other: Run, detector: str) -> dict[str, Any]:
         "unlearned": [a, b],
         "both": both,
         "either": either,
-        "jaccard": both / either if either else None,
+        **_agreement(first.to_numpy(), second.to_numpy()),
         "by_chance": expected / (a + b - expected) if either else None,
+    }
+
+
+def _agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    found = agreement.overlap(first, second, seed=0) or {}
+    nothing = {"value": None, "interval": None}
+    return {
+        key: found.get(name, nothing)[part]
+        for name in ("jaccard", "kappa")
+        for key, part in ((name, "value"), (f"{name}_interval", "interval"))
     }
 
 

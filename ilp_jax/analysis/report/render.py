@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -50,6 +50,7 @@ def render(parts: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         "two": two_digits,
         "short": short_number,
         "interval": with_interval,
+        "range": interval_text,
         "visible": visible,
         "spaced": lambda name: visible(name).replace("_", " "),
         "detector": lambda name: charts.DETECTORS.get(name, name),
@@ -85,6 +86,11 @@ def two_digits(share: float) -> str:
 def short_number(value: float | None) -> str:
     """A measurement with three significant digits; a dash where there is none."""
     return "\u2013" if value is None else f"{value:.3g}"
+
+
+def interval_text(interval: Sequence[float] | None) -> str:
+    """Both ends of an interval; nothing where there is none."""
+    return "" if interval is None else f"{short_number(interval[0])} to {short_number(interval[1])}"
 
 
 def _hash(text: str) -> str:

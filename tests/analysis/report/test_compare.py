@@ -3,8 +3,10 @@
 import json
 import random
 
+import numpy as np
 import polars as pl
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from ilp_jax import cli
 from ilp_jax.analysis.report import compare, phase
@@ -38,6 +40,11 @@ def test_overlap_against_sets(make_run, seed):
         assert found["by_chance"] == pytest.approx(expected / (len(a) + len(b) - expected))
     else:
         assert found["jaccard"] is None
+    verdicts = np.array([[drawn[k][i] for i in known] for k in range(2)])
+    if len(np.unique(verdicts)) == 2:
+        assert found["kappa"] == pytest.approx(cohen_kappa_score(*verdicts))
+        low, high = found["kappa_interval"]
+        assert low <= found["kappa"] <= high
 
 
 def test_comparison(make_run):
