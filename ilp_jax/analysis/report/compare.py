@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ilp_jax.analysis import overlap as agreement
+from ilp_jax.analysis import stability
 from ilp_jax.analysis.report.figures import verdict
 from ilp_jax.analysis.report.load import Run, rows_of_verdict
 from ilp_jax.analysis.report.text import visible
@@ -25,7 +26,8 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
     Returns:
       ``runs``: name, seed and verdict of each; ``config``: the fields that differ, with a value
       a run (None where a run has no such field); ``overlap``: `overlap` of each pair, by
-      detector.
+      detector; ``in_all``: by detector, of the ``n`` rows with a verdict at the end of every
+      run, how many are unlearned in 0, 1, ... of them and the share in all (`stability`).
     """
     return {
         "runs": [
@@ -44,6 +46,11 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
             for i, j in itertools.combinations(range(len(runs)), 2)
             for detector in runs[i].detectors
             if detector in runs[j].detectors
+        ],
+        "in_all": [
+            {key: one[key] for key in ("detector", "n", "unlearned_in", "in_all") if key in one}
+            for one in stability.across([run.workdir for run in runs])["detectors"]
+            if one["n"]
         ],
     }
 
