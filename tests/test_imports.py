@@ -13,7 +13,7 @@ WITHOUT_JAX = (
     "__init__.py",
     "cli.py",
     "config.py",
-    "fields.py",
+    "fields/**/*.py",
     "errors.py",
     "files.py",
     "stats/schema.py",

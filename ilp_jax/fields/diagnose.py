@@ -6,19 +6,22 @@ import math
 
 from ml_collections import ConfigDict
 
+from ilp_jax.fields.limits import BELOW_ONE, TINY
+
 METHODS = ("rules", "paper", "paper_second")
 """How causes are told, beside ``none``."""
 
 
 def diagnose_fields() -> ConfigDict:
-    """The group's fields with their defaults; each comment gives the threshold's source.
+    """The causes of unlearned examples, from saved statistics alone.
+
+    These fields may change in a finished run, which is then diagnosed again and nothing else.
+    Each comment gives the threshold's source; "prototype" is a planted world on a
+    0.95M-parameter model, or SmolLM2-135M on 120 real rows.
 
     Returns:
       A ConfigDict, not locked.
     """
-    # The causes of unlearned examples, from saved statistics alone: these fields may change
-    # in a finished run, which is then diagnosed again and nothing else. "Prototype" is a
-    # planted world on a 0.95M-parameter model, or SmolLM2-135M on 120 real rows.
     diagnose = ConfigDict(sort_keys=False)
     # How causes are told beside 'none': 'rules' (this project's), 'paper' (the study's
     # cascade as written, arXiv:2604.10079 section 3.2), 'paper_second' (its second tests).
@@ -87,8 +90,6 @@ def diagnose_fields() -> ConfigDict:
     return diagnose
 
 
-TINY = 1e-30
-BELOW_ONE = 1 - 1e-9
 _OPEN = (
     *("exist_accuracy", "conflict_share", "rare_rank", "falling_rank", "falling_share"),
     *("forgotten_drop", "wrong_confidence", "wrong_greedy_confidence"),
@@ -96,11 +97,14 @@ _OPEN = (
     *("lack_probability", "lack_rank", "paper_js", "paper_drop", "paper_pass"),
     *("paper_best", "paper_confidence", "paper_fall"),
 )
-DIAGNOSE_RANGE = {
+ALLOWED = {
+    "diagnose.methods": METHODS,
+}
+# Shares and ranks lie within 0 and 1, both left out.
+RANGE = {
     "diagnose.separation_min_rows": (1, math.inf),
     "diagnose.duplicate_similarity": (TINY, 1),
     "diagnose.representation_similarity": (TINY, 1),
     "diagnose.paper_best_of": (1, math.inf),
     **{f"diagnose.{name}": (TINY, BELOW_ONE) for name in _OPEN},
 }
-"""Closed ranges of the numbers; shares and ranks lie within 0 and 1, both left out."""

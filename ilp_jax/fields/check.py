@@ -1,0 +1,183 @@
+"""Checks of a study's configuration: choices, ranges, and what must hold between fields."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ilp_jax.errors import UserError
+from ilp_jax.fields import defaults, detect, diagnose, model, replay, report, stage, train
+from ilp_jax.fields.limits import BELOW_ONE, TINY
+from ilp_jax.fields.names import leaves, nearest
+
+_ALLOWED = {
+    **defaults.ALLOWED,
+    **model.ALLOWED,
+    **train.ALLOWED,
+    **detect.ALLOWED,
+    **diagnose.ALLOWED,
+    **replay.ALLOWED,
+    **stage.ALLOWED,
+}
+# Every other number is at least 0.
+_RANGE = {
+    **defaults.RANGE,
+    **train.RANGE,
+    **detect.RANGE,
+    **diagnose.RANGE,
+    **report.RANGE,
+    **stage.RANGE,
+}
+
+
+def validate(config: ConfigDict) -> ConfigDict:
+    """Checks every field's choice or range, and what must hold between fields.
+
+    Args:
+      config: has the fields of default_config(), with their types.
+
+    Returns:
+      The same configuration, locked.
+
+    Raises:
+      UserError: names the first field at fault.
+    """
+    for name, value in leaves(config.to_dict()):
+        rule = re.sub(r"^stages\.[^.]+", "stages.*", name)
+        if rule in _ALLOWED:
+            for item in value if isinstance(value, tuple) else (value,):
+                _check_choice(name, item, _ALLOWED[rule])
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            _check_range(name, value, *_RANGE.get(rule, (0, math.inf)))
+    _check_training(config)
+    _check_detection(config)
+    methods = config.diagnose.methods
+    _require(len(set(methods)) == len(methods), "diagnose.methods", "names one twice")
+    steps = config.replay.steps
+    _require(
+        steps and _is_increasing(steps),
+        "replay.steps",
+        f"{steps} are not increasing whole numbers of updates, from 1",
+        "give a list such as 1,2,4,8",
+    )
+    _require(config.model.path, "model.path", "is empty", "give a folder, a file or package:NAME")
+    _require(config.sequence, "sequence", "no stage to train", "list names of config.stages")
+    for name in config.sequence:
+        _check_stage(config, name)
+    return config.lock()
+
+
+def _require(holds: object, field: str, what: str, mend: str = "") -> None:
+    if not holds:
+        raise UserError(f"config.{field}", what, mend)
+
+
+def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    shown = ", ".join(re.sub(r"\[1-9\]\\d\*", "K", choice) for choice in allowed)
+    _require(
+        any(re.fullmatch(choice, str(value)) for choice in allowed),
+        name,
+        f"{value!r} is not allowed",
+        f"give one of {shown}",
+    )
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    span = "above 0" if low == TINY else f"at least {low}"
+    if high < math.inf:
+        span += " and below 1" if high == BELOW_ONE else f" and at most {high}"
+    _require(
+        math.isfinite(value) and low <= value <= high,
+        name,
+        f"{value} is not allowed",
+        f"give a value {span}",
+    )
+
+
+def _check_training(config: ConfigDict) -> None:
+    settings = config.train
+    _require(
+        settings.batch_size % settings.microbatches == 0,
+        "train.microbatches",
+        f"{settings.microbatches} does not divide batch_size={settings.batch_size}",
+        "choose a divisor",
+    )
+    for field, buckets in (
+        ("length_buckets", config.length_buckets),
+        ("detect.length_buckets", config.detect.length_buckets),
+    ):
+        _require(
+            _is_increasing(buckets),
+            field,
+            f"{buckets} are not increasing whole numbers of tokens",
+        )
+
+
+def _check_detection(config: ConfigDict) -> None:
+    settings = config.detect
+    run_points = settings.choice_run_points if settings.choice_runs else ()
+    for field, points in (
+        ("sampled_points", settings.sampled_points),
+        ("choice_run_points", run_points),
+    ):
+        for point in points:
+            of_each_stage = point.startswith("stage_") and "stage" in settings.points
+            _require(
+                point in settings.points or of_each_stage,
+                f"detect.{field}",
+                f"{point!r} is not among detect.points",
+                "add it there",
+            )
+    for field, kinds in (("stability_temperatures", int | float), ("stability_n_samples", int)):
+        values = settings[field]
+        fit = all(isinstance(v, kinds) and v is not True and 0 < v < math.inf for v in values)
+        _require(
+            fit and len(set(values)) == len(values),
+            f"detect.{field}",
+            f"{values} are not different numbers above 0",
+        )
+    _require(
+        settings.temperature not in settings.stability_temperatures,
+        "detect.stability_temperatures",
+        f"{settings.temperature} is detect.temperature, which is asked anyway",
+        "leave it out",
+    )
+
+
+def _check_stage(config: ConfigDict, name: Any) -> None:
+    _require(
+        isinstance(name, str) and name in config.stages,
+        "sequence",
+        f"{name!r} is no entry of config.stages",
+        nearest(str(name), config.stages),
+    )
+    settings = config.stages[name]
+    _require(settings.source, f"stages.{name}.source", "is empty", "name a data set or jsonl")
+    _require(
+        settings.source != "jsonl" or settings.path,
+        f"stages.{name}.path",
+        "is empty",
+        "give the .jsonl file of this stage",
+    )
+    _require(
+        settings.source != "tfds" or settings.tfds_name,
+        f"stages.{name}.tfds_name",
+        "is empty",
+        "name the prepared data set of this stage",
+    )
+    _require(
+        settings.task != "summary" or config.detect.sampled_points,
+        f"stages.{name}.task",
+        "is 'summary', which is judged by generated answers, and none are asked for",
+        "name points in detect.sampled_points, such as final",
+    )
+
+
+def _is_increasing(values: Sequence[Any]) -> bool:
+    """Whether they are increasing whole numbers, from 1; so is an empty list."""
+    whole = all(type(value) is int and value > 0 for value in values)
+    return whole and list(values) == sorted(set(values))
