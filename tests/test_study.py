@@ -2,7 +2,6 @@
 
 import json
 import math
-import types
 from collections import Counter
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ilp_jax import cli, files, study
+from ilp_jax import cli, files
 from ilp_jax.config import from_run
 from ilp_jax.models import weights
 from ilp_jax.models.decoder import Decoder
@@ -419,18 +418,3 @@ def test_each_phase_by_itself_gives_the_same(
         done = ilp(command, *tiny_arguments(workdir))
         assert done.returncode == 0, done.stderr
     same_run(finished_run, workdir)
-
-
-@pytest.mark.parametrize(
-    ("sources", "named"),
-    [
-        (("jeopardy", "own"), ""),
-        (("jeopardy", "sciq", "mmlu"), "mmlu (test), sciq (validation)."),
-        (("own",), ""),
-    ],
-)
-def test_only_evaluation_splits_are_called_so(sources, named):
-    data = types.SimpleNamespace(examples=[types.SimpleNamespace(source=s) for s in sources])
-    notes = study._benchmark_note(data)
-    assert len(notes) == bool(named)
-    assert all(f"evaluation splits of benchmarks: {named}" in note for note in notes)

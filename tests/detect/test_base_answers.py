@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ilp_jax import config as config_lib
-from ilp_jax import files, study
+from ilp_jax import files, run_data, study
 from ilp_jax.cli import main
 from ilp_jax.data import made_options
 from ilp_jax.data.distractors import META, key
@@ -159,11 +159,15 @@ def test_a_run_asks_the_same_options_throughout(words, tmp_path, monkeypatch, ca
         raise Stopped
 
     config = config_lib.load(words(stopped)[1], words(stopped)[4:])
-    real = study.write_examples
+    real = run_data.write_examples
     for target, name, stopping in (
         (made_options, "write", stop),
-        (study, "write_examples", lambda path, data: stop() if path.exists() else real(path, data)),
-        (study, "ask_points", stop),
+        (
+            run_data,
+            "write_examples",
+            lambda path, data: stop() if path.exists() else real(path, data),
+        ),
+        (study, "ask_point", stop),
     ):
         with monkeypatch.context() as patch, pytest.raises(Stopped):
             patch.setattr(target, name, stopping)

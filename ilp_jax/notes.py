@@ -1,0 +1,75 @@
+"""What the results say of a run beside its figures: its stages, and cautions about its data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ilp_jax.data import distractors, packaged
+from ilp_jax.data.study import StudyData
+from ilp_jax.models.lora import LoraConfig
+
+
+def about_stages(data: StudyData) -> list[dict[str, Any]]:
+    """What the tables say of each stage.
+
+    Args:
+      data: the study.
+    """
+    return [
+        {
+            "stage": stage.index,
+            "name": stage.name,
+            "epochs": stage.epochs,
+            "rows": len(stage.rows),
+            "held_out": len(stage.held_out),
+            "learning_rate": stage.config.learning_rate,
+            "dropped": dict(data.dropped.get(stage.name, {})),
+        }
+        for stage in data.stages
+    ]
+
+
+def notes(data: StudyData, lora: LoraConfig | None) -> list[str]:
+    """Sentences that stand below the tables.
+
+    Args:
+      data: the study, with all its options.
+      lora: the adapters that are trained, None where all parameters are.
+    """
+    return [*_adapter_note(lora), *benchmark_note(data), *_distractor_notes(data)]
+
+
+def benchmark_note(data: StudyData) -> list[str]:
+    """A caution where rows of benchmarks' evaluation splits are trained on.
+
+    Args:
+      data: the study.
+    """
+    used = {example.source for example in data.examples} & set(packaged.FILES)
+    splits = {source: packaged.FILES[source].split for source in sorted(used)}
+    splits = [f"{source} ({split})" for source, split in splits.items() if split != "train"]
+    if not splits:
+        return []
+    return [
+        f"Trained on evaluation splits of benchmarks: {', '.join(splits)}. "
+        "No benchmark score may be claimed from these weights."
+    ]
+
+
+def _adapter_note(lora: LoraConfig | None) -> list[str]:
+    if lora is None:
+        return []
+    return [
+        f"Trained: LoRA adapters of rank {lora.rank} on {', '.join(lora.targets)} alone; "
+        "gradient norms are theirs."
+    ]
+
+
+def _distractor_notes(data: StudyData) -> list[str]:
+    """Which rows' options are not their source's, and which rows have none."""
+    kinds = {stage.name: stage.config.get("distractors") for stage in data.stages}
+    return [
+        f"Options of {made} rows of stage {name} are made by us (distractors: {kinds[name]}); "
+        f"{without} of its rows are without options."
+        for name, (made, without) in distractors.counts(data).items()
+    ]

@@ -1,0 +1,139 @@
+"""A command's hold on a run's folder: its workspace, and parameters on the device."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from ilp_jax import files, run_record, tuned
+from ilp_jax.config import config_hash, to_dict
+from ilp_jax.errors import UserError
+from ilp_jax.models import weights
+from ilp_jax.notes import about_stages, notes
+from ilp_jax.run_data import make_options, write_data
+from ilp_jax.stats import replay as replayed
+from ilp_jax.stats.projections import PROJECTIONS
+from ilp_jax.stats.reader import INFERENCE
+from ilp_jax.train import loop
+from ilp_jax.train.checkpoint import Checkpoints
+from ilp_jax.workspace import Workspace, open_workspace
+
+
+@dataclasses.dataclass
+class Session:
+    """The workspace, made when first needed, and what one phase hands to the next.
+
+    Attributes:
+      config: the resolved config.
+      workdir: the run's folder.
+      params: parameters that the phase before left on the device, None if it left none.
+    """
+
+    config: ConfigDict
+    workdir: epath.Path
+    params: Any = None
+    _workspace: Workspace | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        """Config, data, tokenizer and programs; the data's tables are written with it."""
+        if self._workspace is None:
+            opened = tuned.open_pair if self.config.model.tuned else open_workspace
+            self._workspace = write_data(opened(self.config, self.workdir))
+        return self._workspace
+
+    def make_options(self, params: Any) -> None:
+        """Draws the base model's own wrong answers as options, where a stage asks for them.
+
+        Args:
+          params: the base model's parameters on the device.
+        """
+        with_options = make_options(self.workspace, params)
+        if with_options is self._workspace:
+            return
+        self._workspace = with_options
+        record = files.read_json(self.workdir / run_record.FILE)
+        about = record["about"] | {"notes": self._notes()}
+        run_record.describe(self.workdir, record["weights_hash"], about)
+
+    def take_params(self) -> Any:
+        """The parameters that the phase before left; they are handed over."""
+        params, self.params = self.params, None
+        return params
+
+    def load_base(self) -> Any:
+        """The base model's parameters on the device; records what they are."""
+        data = self.workspace.data  # first: what is wrong with it shows before weights are read
+        loaded = weights.load(self.config.model.path)
+        run_record.describe(
+            self.workdir,
+            weights_hash=loaded.weights_hash,
+            about={
+                "weights": loaded.description,
+                "stages": about_stages(data),
+                "notes": self._notes(),
+            },
+        )
+        return jax.device_put(loaded.params)
+
+    def restore_final(self) -> Any:
+        """The parameters after the last update, from its checkpoint (and the base, if adapted).
+
+        Raises:
+          UserError: there is no such checkpoint, or it is damaged.
+        """
+        ws = self.workspace
+        checkpoints = Checkpoints(ws.workdir / loop.CHECKPOINTS, ws.config.checkpoint.keep)
+        total = loop.total_steps(ws.data, ws.config.train.batch_size)
+        with contextlib.closing(checkpoints):
+            restored = None
+            if checkpoints.latest_step() == total:
+                restored = checkpoints.restore(total, loop.abstract_state(ws))
+        # A damaged one is passed over for the one before it: not what is asked about here.
+        if restored is None or restored.step != total:
+            raise UserError(
+                ws.workdir / loop.CHECKPOINTS,
+                f"holds no readable checkpoint of the last update, {total}",
+                "delete the workdir and run again",
+            )
+        base = None if ws.decoder.lora is None else self.load_base()
+        return loop.with_base(restored.state.params, base)
+
+    def _notes(self) -> list[str]:
+        return notes(self.workspace.data, self.workspace.decoder.lora)
+
+
+@contextlib.contextmanager
+def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
+    """Locks a run's folder and makes sure that it is this config's run.
+
+    Args:
+      config: the resolved config.
+      workdir: the run's folder.
+
+    Raises:
+      UserError: the folder is in use, or holds a run of another config.
+    """
+    with run_record.locked(workdir):
+        run_record.open_run(
+            workdir,
+            to_dict(config),
+            config_hash=config_hash(config),
+            device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            seeds={"data": config.seed},
+            ignore=("diagnose", "replay", "report"),
+        )
+        for folder in (
+            workdir,
+            workdir / INFERENCE,
+            workdir / PROJECTIONS,
+            workdir / replayed.PARTS,
+        ):
+            files.remove_temporaries(folder)
+        yield Session(config, workdir)
