@@ -8,7 +8,7 @@ import polars as pl
 from etils import epath
 
 from ilp_jax import files
-from ilp_jax.analysis import detection, forgetting, paper, rules, screened, signals
+from ilp_jax.analysis import detection, forgetting, not_asked, paper, rules, screened, signals
 from ilp_jax.analysis.cascade import trained_by_then
 from ilp_jax.analysis.cause_shares import cause_shares
 from ilp_jax.analysis.separation import separate
@@ -39,8 +39,8 @@ def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, 
       workdir: the run's folder.
       config: its resolved config as plain values.
       record: what ``run.json`` says of the model (``weights``) and of each stage
-        (``stages``: name, sources, rows dropped); of a model tuned elsewhere also of both
-        models (``models``) and of what is not known (``absent``).
+        (``stages``: name, sources, rows dropped), and cautions (``notes``); of a model tuned
+        elsewhere also of both models (``models``) and of what is not known (``absent``).
 
     Returns:
       The summary.
@@ -60,6 +60,7 @@ def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, 
     summary["forgetting"] = forgetting.summarise(found, inference, examples, plan, stats)
     write_diagnosis(workdir, pl.concat([untold(found), told]))
     summary |= record
+    summary["notes"] = [*record.get("notes", ()), *not_asked.notes(inference, config["detect"])]
     files.write_json(workdir / SUMMARY, summary)
     return summary
 

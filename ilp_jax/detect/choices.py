@@ -111,60 +111,14 @@ def fitting(
     return [question for question, _ in kept], tuple(row for _, row in kept)
 
 
-def left_out(ws: Workspace) -> dict[int, int]:
-    """Examples with options that are not asked in a variant, as too long or of too many options.
+def questions_at(ws: Workspace, point: str, indices: Sequence[int]) -> list[Question]:
+    """All questions of a point beside the one as trained, which ``ask`` asks.
 
     Args:
       ws: the run's workspace.
-
-    Returns:
-      By ``prompt_variant``, where there are any; the same at every point.
-    """
-    everything = range(len(ws.data.examples))
-    settings, n = ws.config.detect, len(_with_options(ws, everything))
-    wanted = set(settings.base_prompt_variants) if "base" in settings.points else set()
-    wanted.discard(variants.AS_TRAINED)
-    if settings.choice_runs:
-        wanted.add(variants.CHOICE_PROMPTS[settings.choice_prompt])
-    asked: dict[int, set[int]] = {variant: set() for variant in wanted}
-    for questions in (other_wordings(ws, everything), permuted_runs(ws, everything)):
-        for question in fitting(ws, questions)[0]:
-            asked.get(question.variant, set()).add(question.index)
-    return {variant: n - len(found) for variant, found in asked.items() if len(found) < n}
-
-
-def more_choices(
-    ws: Workspace,
-    params: Any,
-    point: str,
-    indices: Sequence[int],
-    *,
-    stage: int,
-    epoch: int,
-    step: int,
-    bar: Any = None,
-) -> pa.Table:
-    """All choices that a point has beside the one as trained, which ``ask`` gives.
-
-    Args:
-      ws: the run's workspace.
-      params: parameters on the device.
       point: the point's name.
       indices: indices into ``ws.data.examples``.
-      stage: stage in which is asked, 0 for the base model.
-      epoch: its epoch, 0 for the base model.
-      step: updates done.
-      bar: a progress bar to advance by one a question, or None.
-
-    Returns:
-      A table of ``INFERENCE_SCHEMA``; empty where the point has no more.
     """
-    questions = questions_at(ws, point, indices)
-    return ask_choices(ws, params, questions, stage=stage, epoch=epoch, step=step, bar=bar)
-
-
-def questions_at(ws: Workspace, point: str, indices: Sequence[int]) -> list[Question]:
-    """What ``more_choices`` asks."""
     questions = other_wordings(ws, indices) if point == BASE else []
     if is_sampled(ws.config.detect.choice_run_points, point):
         questions += permuted_runs(ws, indices)

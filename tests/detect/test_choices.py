@@ -9,6 +9,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from ilp_jax import config as config_lib
+from ilp_jax.analysis.not_asked import not_asked
 from ilp_jax.detect import choices, variants
 from ilp_jax.detect.points import ask_points
 from ilp_jax.errors import UserError
@@ -191,7 +192,7 @@ def test_off_by_fields(make, params):
     make("--config.detect.points=base")
     ws = make("--config.detect.base_prompt_variants=0")
     rows = ask_points(ws, params, {"base": [0, 1], "final": [0]}, **PLACE)["base"]
-    assert set(rows["prompt_variant"]) == {0} and choices.left_out(ws) == {}
+    assert set(rows["prompt_variant"]) == {0}
 
 
 def test_temperature_zero_takes_the_likeliest(ws):
@@ -223,6 +224,8 @@ def test_rows_that_are_too_long_are_left_out_and_counted(ws, params):
     questions, rows = choices.fitting(ws, choices.permuted_runs(ws, range(len(ws.data.examples))))
     assert len(questions) == len(rows) == len(fits) * RUNS
     assert {question.index for question in questions} == fits
-    assert choices.left_out(ws) == {3: len(lengths) - len(fits)}
+    asked = ask_points(ws, params, {"base": range(len(ws.data.examples))}, **PLACE)["base"]
+    counted = not_asked(asked.with_columns(pl.lit("base").alias("point")), ws.config.detect)
+    assert counted[3] == len(lengths) - len(fits)
     nothing = [q for q in choices.permuted_runs(ws, lengths) if q.index not in fits]
     assert choices.ask_choices(ws, params, nothing, **PLACE).num_rows == 0
