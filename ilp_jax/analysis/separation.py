@@ -14,14 +14,13 @@ from typing import Any
 import polars as pl
 from scipy.stats import norm
 
+from ilp_jax.analysis.ranks import length_bin
 from ilp_jax.analysis.shares import CONFIDENCE, point_order
 
 SEPARATES = "separates"
 SAME = "does not separate"
 TOO_FEW = "too few to tell"
 NEVER = "never raised"
-LENGTH_BREAKS = (1, 3, 6, 12)
-"""Bins of response tokens: 1, 2-3, 4-6, 7-12, 13 and more."""
 _Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 
 
@@ -69,10 +68,7 @@ def separate(
       ``high_learned``, ``n_unmatched`` (unlearned rows of lengths that no learned row has),
       ``difference``, ``low``, ``high``, ``without`` (causes), ``verdict``, ``decides``.
     """
-    tokens = pl.col("response_tokens")
-    bins = pl.when(tokens.is_not_null()).then(
-        pl.sum_horizontal((tokens > top).cast(pl.Int64) for top in LENGTH_BREAKS)
-    )
+    bins = pl.when(pl.col("response_tokens").is_not_null()).then(length_bin())
     rows = (
         found.drop_nulls("unlearned")
         .join(trained.filter("trained"), on=("example_id", "point"))

@@ -20,18 +20,14 @@ from ilp_jax.analysis.ranks import ranks
 from ilp_jax.analysis.rarity import patterns
 from ilp_jax.analysis.shares import point_order
 from ilp_jax.analysis.signal_columns import RANKED, SIGNALS_SCHEMA
+from ilp_jax.stats.projections import PROJECTIONS, REPRESENTATIONS
 from ilp_jax.stats.reader import read_examples, read_inference, read_plan, read_stats
 from ilp_jax.stats.replay import FILE as REPLAY_FILE
 from ilp_jax.stats.replay import REPLAY_SCHEMA
 
 FILE = "signals.parquet"
-REPRESENTATIONS = "projections/representations.parquet"
-THRESHOLDS = {
-    "exist_accuracy": 0.8,
-    "duplicate_similarity": 0.9,
-    "representation_similarity": 0.95,
-}
-"""What runs get whose config has no such field in its group ``diagnose``."""
+THRESHOLDS = ("exist_accuracy", "duplicate_similarity", "representation_similarity")
+"""Fields of ``config.diagnose`` that signals rest on."""
 
 
 def compute(workdir: epath.PathLike, config: Mapping[str, Any]) -> pl.DataFrame:
@@ -39,7 +35,7 @@ def compute(workdir: epath.PathLike, config: Mapping[str, Any]) -> pl.DataFrame:
 
     Args:
       workdir: the run's folder.
-      config: its resolved config; of ``diagnose`` the fields in ``THRESHOLDS`` are read.
+      config: its resolved config; of ``diagnose`` those in ``THRESHOLDS`` are read.
 
     Returns:
       The columns of ``SIGNALS_SCHEMA``, by example and point.
@@ -48,8 +44,7 @@ def compute(workdir: epath.PathLike, config: Mapping[str, Any]) -> pl.DataFrame:
       UserError: the folder is not a run's, or a file is damaged.
       RunFailure: the disk is full.
     """
-    given = config.get("diagnose", {})
-    thresholds = {name: given.get(name, value) for name, value in THRESHOLDS.items()}
+    thresholds = {name: config["diagnose"][name] for name in THRESHOLDS}
     workdir = epath.Path(workdir)
     rows = assemble(
         read_stats(workdir, dynamics.COLUMNS),
@@ -59,7 +54,7 @@ def compute(workdir: epath.PathLike, config: Mapping[str, Any]) -> pl.DataFrame:
         thresholds,
         *(
             files.read_parquet(workdir / name) if (workdir / name).exists() else None
-            for name in (REPRESENTATIONS, REPLAY_FILE)
+            for name in (f"{PROJECTIONS}/{REPRESENTATIONS}", REPLAY_FILE)
         ),
         trained_turns=config.get("trained_turns", "all"),
     )

@@ -24,7 +24,7 @@ DETECT = {
     "top_k": 2,
     "stability_n_samples": [5, 10],
 }
-CONFIG = {"detect": DETECT, "seed": 0}
+CONFIG = {"detect": DETECT, "diagnose": {"exist_accuracy": 0.8}, "seed": 0}
 SCHEMA = {
     "example_id": pl.Int64,
     "point": pl.String,

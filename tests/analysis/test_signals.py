@@ -11,8 +11,11 @@ import pytest
 from ilp_jax.analysis import signals
 from ilp_jax.analysis.signal_columns import RANKED, SIGNALS_SCHEMA
 from ilp_jax.data.tables import EXAMPLES_SCHEMA, PLAN_SCHEMA
+from ilp_jax.fields.diagnose import diagnose_fields
 from ilp_jax.stats.reader import read_examples, read_inference, read_plan, read_stats
 from ilp_jax.stats.schema import INFERENCE_SCHEMA, STATS_SCHEMA
+
+THRESHOLDS = diagnose_fields().to_dict()
 
 
 def table(rows, schema, **more):
@@ -123,7 +126,7 @@ def at(rows, i, point):
 
 
 def test_a_hand_made_run():
-    rows = signals.assemble(*hand_made(), signals.THRESHOLDS)
+    rows = signals.assemble(*hand_made(), THRESHOLDS)
     assert rows.columns == SIGNALS_SCHEMA.names and len(rows) == 4 * 3 + 2
     base, end, final = (at(rows, 1, point) for point in ("base", "stage_1", "final"))
     # Visits up to each point.
@@ -164,12 +167,12 @@ def test_a_hand_made_run():
 
 def test_later_moments_change_nothing_earlier():
     stats, inference, *rest = hand_made()
-    whole = signals.assemble(stats, inference, *rest, signals.THRESHOLDS)
+    whole = signals.assemble(stats, inference, *rest, THRESHOLDS)
     until = signals.assemble(
         stats.filter(pl.col("step") <= 4),
         inference.filter(pl.col("step") <= 4),
         *rest,
-        signals.THRESHOLDS,
+        THRESHOLDS,
     )
     same = whole.join(until.select("example_id", "point"), on=("example_id", "point"), how="semi")
     # What epoch_1 ranks among depends on who has come there.
@@ -181,7 +184,7 @@ def test_a_run_without_training():
     stats, inference, examples, plan = hand_made()
     inference = inference.filter(pl.col("point").is_in(["base", "final"]))
     for some_plan in (plan, plan.clear()):
-        rows = signals.assemble(stats.clear(), inference, examples, some_plan, signals.THRESHOLDS)
+        rows = signals.assemble(stats.clear(), inference, examples, some_plan, THRESHOLDS)
         row = at(rows, 1, "final")
         assert row["presentations"] is None and row["own_drop"] is None
         assert row["prob"] == pytest.approx(0.3) and row["d_js"] > 0
@@ -191,7 +194,7 @@ def test_a_run_without_training():
 
 def test_nothing_was_asked():
     stats, inference, examples, plan = hand_made()
-    rows = signals.assemble(stats, inference.clear(), examples, plan, signals.THRESHOLDS)
+    rows = signals.assemble(stats, inference.clear(), examples, plan, THRESHOLDS)
     assert rows.is_empty() and rows.columns == SIGNALS_SCHEMA.names
 
 
@@ -200,7 +203,7 @@ def test_replay_counts_at_the_end_alone():
         {"example_id": [1, 1, 2], "k": [1, 4, 4], "correct": [False, True, False]},
         schema_overrides={"k": pl.Int32},
     )
-    rows = signals.assemble(*hand_made(), signals.THRESHOLDS, replays=replay)
+    rows = signals.assemble(*hand_made(), THRESHOLDS, replays=replay)
     found = rows.filter("replay_measured").select("example_id", "point", "replay_k")
     assert found.rows() == [(1, "final", 4), (2, "final", None)]
 
@@ -238,6 +241,6 @@ def test_a_real_run(finished_run, tmp_path):
     # No training happened: only the files that need none.
     shutil.rmtree(workdir / "stats")
     without = signals.assemble(
-        read_stats(workdir), inference, read_examples(workdir), plan, signals.THRESHOLDS
+        read_stats(workdir), inference, read_examples(workdir), plan, THRESHOLDS
     )
     assert without["prob"].equals(rows["prob"]) and without["confidence"].null_count() == len(rows)
