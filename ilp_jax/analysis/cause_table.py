@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from ilp_jax.analysis.cause_shares import TOLD
 from ilp_jax.analysis.rules import METHOD
 from ilp_jax.analysis.separation import NEVER, SAME, SEPARATES, TOO_FEW
+from ilp_jax.analysis.titled import titled
 from ilp_jax.analysis.unlearned import DEFAULT
 
 POINT = "final"
@@ -39,13 +39,7 @@ def render_causes(summary: dict[str, Any]) -> list[Table | Text]:
     }
     if not cells:
         return []
-    table = Table(
-        title="Causes of the rows unlearned at the end, by this project's rules",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE,
-        padding=(0, 1),
-    )
+    table = titled("Causes of the rows unlearned at the end, by this project's rules")
     table.add_column("rows of")
     table.add_column("unlearned", justify="right")
     for cause in TOLD:

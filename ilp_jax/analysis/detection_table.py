@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from ilp_jax.analysis.choice_runs import GIVEN
+from ilp_jax.analysis.titled import titled
 
 NAMES = {
     "exact_match": "exact match",
@@ -32,15 +32,7 @@ def side_by_side(summary: dict[str, Any]) -> list[Table]:
     groups = [group for group in groups if len(group["shares"]) > 1]
     if not groups:
         return []
-    table = Table(
-        title="Detectors side by side at final, each group on the same rows",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE,
-        padding=(0, 1),
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = titled("Detectors side by side at final, each group on the same rows", narrow=True)
     table.add_column("unlearned by")
     for column in ("n", "share", "agrees with", "Jaccard", "kappa"):
         table.add_column(column, justify="right", no_wrap=True)

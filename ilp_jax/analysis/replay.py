@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from ilp_jax.analysis.shares import interval
+from ilp_jax.analysis.titled import titled
 from ilp_jax.analysis.unlearned import DEFAULT, by_default
 from ilp_jax.data.order import keyed_order
 from ilp_jax.errors import UserError
@@ -146,13 +145,7 @@ def render(cells: Sequence[Mapping[str, Any]], settings: Mapping[str, str], seed
       settings: metadata of ``replay.parquet``.
       seed: the run's.
     """
-    table = Table(
-        title="Exact match after k updates on the row alone, with its 95% interval",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE,
-        padding=(0, 1),
-    )
+    table = titled("Exact match after k updates on the row alone, with its 95% interval")
     for column in ("rows", "n", "k", "back", "share", "interval", "median loss", "median p"):
         table.add_column(column, justify="left" if column == "rows" else "right")
     for cell in cells:

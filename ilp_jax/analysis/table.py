@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +12,7 @@ from rich.text import Text
 from ilp_jax.analysis import detection_table
 from ilp_jax.analysis.cause_table import render_causes
 from ilp_jax.analysis.shares import point_order
+from ilp_jax.analysis.titled import titled
 
 TWINS = "planted_twin"
 DETECTORS = {
@@ -48,19 +48,6 @@ def render(summary: dict[str, Any]) -> Group:
     return Group(*tables, *render_causes(summary), *_notes(summary))
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE,
-        padding=(0, 1),
-        # Narrow, so that seven points leave room for the rows' names in 90 columns.
-        collapse_padding=True,
-        pad_edge=False,
-    )
-
-
 def _shares(summary: dict[str, Any], detector: str, points: Sequence[str]) -> Table:
     cells = {
         (c["stage"], c["source"], c["point"]): c
@@ -69,7 +56,7 @@ def _shares(summary: dict[str, Any], detector: str, points: Sequence[str]) -> Ta
     }
     # A detector such as `sampled` is not asked everywhere.
     points = [point for point in points if any(key[2] == point for key in cells)]
-    table = _table(f"Share unlearned by {DETECTORS[detector]}, with its 95% interval")
+    table = titled(f"Share unlearned by {DETECTORS[detector]}, with its 95% interval", narrow=True)
     table.add_column("rows of")
     table.add_column("n", justify="right")
     for point in points:
@@ -102,7 +89,9 @@ def _learned_and_lost(summary: dict[str, Any], detectors: Sequence[str]) -> Tabl
         for r in summary["learned_and_lost"]
         if r["detector"] in detectors
     }
-    table = _table("Learned at the end of the row's own stage, and of these lost by the end")
+    table = titled(
+        "Learned at the end of the row's own stage, and of these lost by the end", narrow=True
+    )
     table.add_column("rows of")
     table.add_column("n", justify="right")
     for detector in detectors:
