@@ -403,7 +403,8 @@ def test_running_again_does_nothing_and_prints_the_table(finished_run, tiny_argu
     assert {**after, "git_commit": None} == {**record, "git_commit": None}
     # The workdir alone is enough as well.
     assert cli.main(["diagnose", "--workdir", str(finished_run)]) == 0
-    assert capsys.readouterr().out.split() == shown.out.split()
+    tables, *report = shown.out.split("Report: ")
+    assert capsys.readouterr().out.split() == tables.split() and len(report) == 1
 
 
 def test_each_phase_by_itself_gives_the_same(
@@ -414,7 +415,7 @@ def test_each_phase_by_itself_gives_the_same(
         assert cli.main([command, *tiny_arguments(workdir)]) == 2
         line = capsys.readouterr().err
         assert line.count("\n") == 1 and f"{command} needs the phase {missing}" in line
-    for command in ("probe", "train", "detect", "diagnose"):
+    for command in ("probe", "train", "detect", "diagnose", "report"):
         done = ilp(command, *tiny_arguments(workdir))
         assert done.returncode == 0, done.stderr
     same_run(finished_run, workdir)

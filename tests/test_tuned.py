@@ -50,7 +50,7 @@ def asked(pair, ilp, tmp_path_factory):
 
 def undrawn(run):
     rows = read_inference(run, ["base", "final"]).filter(pl.col("seed").is_null())
-    return rows.sort("point", "example_id", "mode")
+    return rows.sort("point", "example_id", "mode", "prompt_variant")
 
 
 def test_answers_are_those_of_the_run_that_tuned_it(asked, finished_run):

@@ -76,11 +76,19 @@ def unlearned(
         pl.lit("choice").alias("detector"), (~pl.col("correct")).alias("unlearned")
     )
     columns = ("example_id", "point", "detector", "unlearned")
-    summaries = rouge_scores(inference, examples).select(
-        "example_id",
-        "point",
-        pl.lit("rouge_l").alias("detector"),
-        (pl.col("rouge_l") < detect["rouge_l_threshold"]).alias("unlearned"),
+    low = pl.col("rouge_l") < detect["rouge_l_threshold"]
+    summaries = (
+        rouge_scores(inference, examples)
+        .join(
+            sure.select("example_id", "point", sure=pl.lit(True)),
+            on=("example_id", "point"),
+            how="left",
+        )
+        # The greedy answer of a row that the screen left out is the response.
+        .with_columns(
+            pl.lit("rouge_l").alias("detector"),
+            pl.when("sure").then(False).otherwise(low).alias("unlearned"),
+        )
     )
     found = pl.concat(
         [frame.select(columns) for frame in (exact, law, sampled, sure, choices, summaries)]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 IDENTITY = "asked"
 """Metadata key: what the answers of a file depend on."""
+_LABELS = {"ask": "ask", "draw": "draw", "choose": "ask choices", "heat": "ask temperatures"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +178,7 @@ class _Parts:
         ]
         done = sum(len(part) for part, is_there in zip(parts, there, strict=True) if is_there)
         total = per_row * len(indices)
-        with progress.bar(f"{verb} {name}", total=total, done=per_row * done) as bar:
+        with progress.bar(f"{_LABELS[verb]} {name}", total=total, done=per_row * done) as bar:
             for path, part, mark, is_there in zip(paths, parts, marks, there, strict=True):
                 if not is_there:
                     table = answer(part, bar)

@@ -18,6 +18,8 @@ DETECT = {
     "screen_probability": 0.001,
     "sampled_points": ("final",),
     "exact_match_max_tokens": 16,
+    "temperature": 0.7,
+    "rouge_l_threshold": 0.4,
 }
 
 
@@ -60,15 +62,20 @@ def answers(rows):
     out = []
     for i, (p, right, drawn) in enumerate(rows):
         common = {"example_id": i, "point": "final", "seed": None, "correct": None}
+        common |= {"run": 0, "prompt_variant": 0}
         law = math.log(p) if p else -math.inf
         out.append(common | {"mode": "greedy", "correct": right, "gold_logprob": law})
-        out.append(common | {"mode": "sample", "gold_logprob": law})
+        out.append(common | {"mode": "sample", "gold_logprob": law, "temperature": 0.7})
         for correct in drawn:
             out.append(common | {"mode": "sample", "seed": 0, "correct": correct})
     schema = {
         "example_id": pl.Int64,
         "point": pl.String,
         "mode": pl.String,
+        "run": pl.Int32,
+        "prompt_variant": pl.Int32,
+        "temperature": pl.Float64,
+        "prediction": pl.String,
         "seed": pl.Int64,
         "correct": pl.Boolean,
         "gold_logprob": pl.Float64,
@@ -89,7 +96,12 @@ def test_candidates():
 
 
 def verdicts(rows, detect):
-    examples = pl.DataFrame({"example_id": range(len(rows)), "n_target_tokens": [2] * len(rows)})
+    n = len(rows)
+    columns = {"n_target_tokens": 2, "meta": "{}", "response": "a"}
+    examples = pl.DataFrame({"example_id": range(n)}).with_columns(
+        *(pl.lit(value).alias(name) for name, value in columns.items()),
+        pl.lit(None, pl.String).alias("messages"),
+    )
     found = unlearned(answers(rows), examples, detect).filter(pl.col("detector") == "sampled")
     return dict(found.select("example_id", "unlearned").iter_rows())
 

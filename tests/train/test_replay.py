@@ -123,7 +123,8 @@ def replayed(finished_run, tmp_path_factory):
 
 
 def unlearned(workdir):
-    found = by_default(read_diagnosis(workdir)).filter(pl.col("point") == "final")
+    found = read_diagnosis(workdir).filter(pl.col("point") == "final", pl.col("method") == "none")
+    found = by_default(found)
     return dict(found.select("example_id", "unlearned").drop_nulls().iter_rows())
 
 
