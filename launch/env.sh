@@ -84,7 +84,7 @@ ilp_env() {
   for set in "$@"; do
     case "$set" in
       runtime)
-        ilp_step runtime "the packages of requirements.txt (0.4 GB to fetch, 1.4 GB on disk, one to three minutes)" \
+        ilp_step runtime "the packages of requirements.txt (0.4 GB to fetch, 1.5 GB on disk, one to three minutes)" \
           "$ILP_ROOT/requirements.txt" -- -r "$ILP_ROOT/requirements.txt"
         ;;
       assets)
