@@ -291,3 +291,19 @@ def _no_gpu():
         jax.devices("gpu"), jax.devices("cpu")
     except RuntimeError as error:
         return f"JAX sees no GPU beside the CPU: {str(error).splitlines()[0]}"
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command in this process; its one line on standard error, after exit code 2."""
+
+    from ilp_jax import cli
+
+    def run(*words):
+        code = cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        assert (code, out) == (2, ""), (code, out, err)
+        assert err.startswith("ilp: error: ") and err.count("\n") == 1, err
+        return err
+
+    return run

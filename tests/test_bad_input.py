@@ -10,22 +10,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ilp_jax import cli
 from ilp_jax.stats.reader import read_examples, read_inference, read_stats
-
-
-@pytest.fixture
-def refused(capsys):
-    """Runs a command in this process; its one line on standard error, after exit code 2."""
-
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert (code, out) == (2, ""), (code, out, err)
-        assert err.startswith("ilp: error: ") and err.count("\n") == 1, err
-        return err
-
-    return run
 
 
 def last_line(done, code):

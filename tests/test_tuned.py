@@ -280,20 +280,6 @@ CHANGES = {
 }
 
 
-@pytest.fixture
-def refused(capsys):
-    """Runs a command in this process; its one line on standard error, after exit code 2."""
-
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert (code, out) == (2, ""), (code, out, err)
-        assert err.startswith("ilp: error: ") and err.count("\n") == 1, err
-        return err
-
-    return run
-
-
 @pytest.mark.parametrize("change", CHANGES)
 def test_models_that_do_not_belong_together(refused, pair, tmp_path, change):
     model = shutil.copytree(pair.tuned, tmp_path / "changed")
