@@ -1,0 +1,149 @@
+"""What the base model of a world is pre-trained on, one document a row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ilp_jax.world import facts as words
+from ilp_jax.world.facts import Facts, generator
+from ilp_jax.world.groups import Taught
+
+LENGTH = 20
+"""Tokens of the longest document, end token included."""
+
+SHARES = {
+    "statement": 0.26,
+    "biography": 0.32,
+    "question": 0.16,
+    "list": 0.06,
+    "property": 0.04,
+    "two_hop": 0.06,
+    "unsure": 0.10,
+}
+"""Shares of the kinds of documents. `unsure` gives spare entities, and the open relation of
+partly known ones, a random value each time: without it a small model is confident of facts
+that it never saw."""
+
+
+def corpus(seed: int, facts: Facts, taught: Taught, n_rows: int) -> np.ndarray:
+    """Documents of a world.
+
+    Args:
+      seed: the world's number.
+      facts: its facts.
+      taught: what may be told.
+      n_rows: documents.
+
+    Returns:
+      int32 [n_rows, LENGTH] token ids (``facts.vocabulary``), padded with 0.
+    """
+    rng = generator(seed, "corpus")
+    place = {word: i for i, word in enumerate(words.vocabulary(facts.sizes))}
+    writer = _Writer(facts, taught, rng)
+    kinds = rng.choice(len(SHARES), n_rows, p=np.array(list(SHARES.values())))
+    makers = [getattr(writer, kind) for kind in SHARES]
+    rows = np.zeros((n_rows, LENGTH), np.int32)
+    for row, kind in zip(rows, kinds, strict=True):
+        ids = [place[word] for word in makers[kind]().split()] + [place[words.END]]
+        row[: len(ids)] = ids
+    return rows
+
+
+class _Writer:
+    """One method a kind of document; each call writes one."""
+
+    def __init__(self, facts: Facts, taught: Taught, rng: np.random.Generator):
+        self.facts, self.rng, sizes = facts, rng, facts.sizes
+        relations = range(sizes.n_relations)
+        known = [(e, r) for e in facts.whole for r in relations]
+        known += [(e, r) for e in facts.asked if e not in facts.whole for r in relations]
+        known = [pair for pair in known if not self._open(pair)]
+        told = [(e, r) for e in facts.told for r in relations]
+        self.pairs = known + [pair for pair in told if taught.weight.get(pair, 1.0) > 0]
+        weights = np.array([taught.weight.get(pair, 1.0) for pair in self.pairs])
+        self.cumulative = np.cumsum(weights / weights.sum())
+        self.by_entity: dict[int, list[int]] = {}
+        for e, r in self.pairs:
+            if (e, r) not in taught.out_of_lists:
+                self.by_entity.setdefault(e, []).append(r)
+        self.whole_enough = [e for e, own in self.by_entity.items() if len(own) >= 3]
+        self.asked = known
+        hops = [(r, v) for r in range(sizes.n_two_hop) for v in range(sizes.n_values)]
+        self.hops = [hop for hop in hops if hop not in taught.unknown_property]
+        self.two_hops = [
+            pair
+            for pair in known
+            if pair[1] < sizes.n_two_hop
+            and (pair[1], int(facts.value_ExR[pair])) not in taught.unknown_property
+        ]
+
+    def statement(self) -> str:
+        place = min(np.searchsorted(self.cumulative, self.rng.random()), len(self.pairs) - 1)
+        return self._state(*self.pairs[place])
+
+    def biography(self) -> str:
+        one = self._one(self.whole_enough)
+        own = self.rng.permutation(self.by_entity[one])[:3].tolist()
+        facts = [f"{self._word(r)} {self._answer(one, r)}" for r in own]
+        return f"{words.entity(one)} : {' '.join(facts)} ."
+
+    def question(self) -> str:
+        e, r = self._one(self.asked)
+        return self._ask(words.entity(e), self._word(r), self._answer(e, r))
+
+    def list(self) -> str:
+        e = self._one(self.facts.whole)
+        own = self.rng.permutation(self.facts.sizes.n_relations)[:3].tolist()
+        a, b, c = (self._word(r) for r in own)
+        prompt = words.LIST.format(a=a, b=b, c=c, e=words.entity(e))
+        return f"{prompt} {' '.join(self._answer(e, r) for r in own)}"
+
+    def property(self) -> str:
+        hop = self._one(self.hops)
+        answer, name = self._property(hop), self._one(words.PROPERTY)
+        if self.rng.random() < 0.5:
+            return self._ask(words.value(*hop), name, answer)
+        return self._one(words.STATEMENTS).format(r=name, e=words.value(*hop), v=answer)
+
+    def two_hop(self) -> str:
+        e, r = self._one(self.two_hops)
+        answer = self._property((r, int(self.facts.value_ExR[e, r])))
+        template = self._one(words.TWO_HOP)
+        name = self._one(words.PROPERTY)
+        return f"{template.format(p=name, r=self._word(r), e=words.entity(e))} {answer}"
+
+    def unsure(self) -> str:
+        sizes = self.facts.sizes
+        partial = range(self.facts.whole.stop, self.facts.asked.stop)
+        if self.rng.random() < 0.6 and len(partial):
+            e = self._one(partial)
+            r = e % sizes.n_relations
+        else:
+            e, r = self._one(self.facts.spare), int(self.rng.integers(sizes.n_relations))
+        answer = words.value(r, int(self.rng.integers(sizes.n_values)))
+        if self.rng.random() < 0.7:
+            return self._ask(words.entity(e), self._word(r), answer)
+        return self._one(words.STATEMENTS).format(r=self._word(r), e=words.entity(e), v=answer)
+
+    def _open(self, pair: tuple[int, int]) -> bool:
+        e, r = pair
+        return e not in self.facts.whole and r == e % self.facts.sizes.n_relations
+
+    def _one(self, things):
+        return things[int(self.rng.integers(len(things)))]
+
+    def _word(self, relation: int) -> str:
+        return self._one(words.synonyms(relation))
+
+    def _answer(self, e: int, r: int) -> str:
+        return words.value(r, int(self.facts.value_ExR[e, r]))
+
+    def _property(self, hop: tuple[int, int]) -> str:
+        return words.property_value(int(self.facts.property_RxV[hop]))
+
+    def _state(self, e: int, r: int) -> str:
+        template = self._one(words.STATEMENTS)
+        return template.format(r=self._word(r), e=words.entity(e), v=self._answer(e, r))
+
+    def _ask(self, who: str, name: str, answer: str) -> str:
+        return f"{self._one(words.QUESTIONS).format(r=name, e=who)} {answer}"
