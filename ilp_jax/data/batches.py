@@ -122,7 +122,8 @@ def train_batch(
         raise IndexError(f"batch {batch_index} of {n_batches(stage, batch_size)}")
     index, visit = visit_order(data, stage, seed, epoch)
     part = slice(batch_index * batch_size, (batch_index + 1) * batch_size)
-    rows = _pack([_plain(data.tokens[i]) for i in index[part]], batch_size, buckets)[0]
+    visits = zip(index[part], visit[part], strict=True)
+    rows = _pack([_plain(data.trained_tokens(i, n)) for i, n in visits], batch_size, buckets)[0]
     return rows, _meta(data, index[part], batch_size, visit[part])
 
 

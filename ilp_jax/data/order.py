@@ -16,7 +16,7 @@ import numpy as np
 
 @functools.lru_cache(maxsize=8)  # a step asks for the same epoch's order again and again
 def epoch_order(
-    seed: int, stage: int, epoch: int, n_rows: int, copies: int = 1
+    seed: int, stage: int, epoch: int, n_rows: int, copies: int | tuple[int, ...] = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """The order in which one epoch of a stage visits its rows.
 
@@ -28,21 +28,26 @@ def epoch_order(
       stage: stage index, from 1; below 2**32.
       epoch: epoch within the stage, from 1; below 2**32.
       n_rows: rows of the stage.
-      copies: visits of every row within the epoch, at least 1.
+      copies: visits within the epoch, at least 1: of every row, or of each.
 
     Returns:
-      row_index: int32 [n_rows * copies], every row ``copies`` times.
-      copy: int32 [n_rows * copies], how many visits of this row came before in the epoch.
+      row_index: int32 [n_visits], every row as often as it is visited.
+      copy: int32 [n_visits], how many visits of this row came before in the epoch.
       Both are read-only.
     """
-    if copies < 1 or not 0 <= stage < 2**32 or not 0 <= epoch < 2**32:
+    visits_N = np.broadcast_to(np.array(copies, np.int64), n_rows)
+    if (visits_N < 1).any() or not 0 <= stage < 2**32 or not 0 <= epoch < 2**32:
         raise ValueError(f"copies={copies}, stage={stage}, epoch={epoch} out of range")
     key = np.array([seed % 2**64, (stage << 32) | epoch], dtype=np.uint64)
-    words = np.random.Philox(key=key).random_raw(n_rows * copies)
-    row_index = (np.argsort(words, kind="stable") % max(n_rows, 1)).astype(np.int32)
+    words = np.random.Philox(key=key).random_raw(int(visits_N.sum()))
+    # Every row's first visit, then the second of those that have one, and so on.
+    rounds = [np.flatnonzero(visits_N > k) for k in range(visits_N.max(initial=0))]
+    slots = np.concatenate(rounds) if rounds else np.zeros(0, np.int64)
+    row_index = slots[np.argsort(words, kind="stable")].astype(np.int32)
     copy = np.empty_like(row_index)
-    # A stable sort by row lists each row's visits in order of occurrence, copies at a time.
-    copy[np.argsort(row_index, kind="stable")] = np.tile(np.arange(copies, dtype=np.int32), n_rows)
+    # A stable sort by row lists each row's visits in order of occurrence.
+    first = np.repeat(np.cumsum(visits_N) - visits_N, visits_N)
+    copy[np.argsort(row_index, kind="stable")] = np.arange(len(row_index)) - first
     row_index.flags.writeable = copy.flags.writeable = False
     return row_index, copy
 

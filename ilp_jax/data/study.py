@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ilp_jax.data.examples import Example
-from ilp_jax.data.order import epoch_order
+from ilp_jax.data.order import epoch_order, score
 from ilp_jax.data.tokens import TokenRow
 from ilp_jax.errors import UserError
 
@@ -25,6 +25,7 @@ class Stage:
       rows: int32 [n_rows], indices into ``StudyData.examples`` of the rows it trains on.
       held_out: int32, indices of rows that are probed and never trained.
       config: the stage's fields (epochs, copies, learning_rate, ...).
+      own_copies: visits of each row within one epoch, where rows differ in it; else empty.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Stage:
     rows: np.ndarray
     held_out: np.ndarray
     config: ConfigDict
+    own_copies: tuple[int, ...] = ()
 
     @property
     def epochs(self) -> int:
@@ -39,14 +41,19 @@ class Stage:
         return int(self.config.get("epochs", 1))
 
     @property
-    def copies(self) -> int:
-        """Visits of every row within one epoch."""
-        return max(int(self.config.get("copies", 1)), 1)
+    def copies(self) -> int | tuple[int, ...]:
+        """Visits within one epoch: of every row, or of each where they differ."""
+        return self.own_copies or max(int(self.config.get("copies", 1)), 1)
+
+    @property
+    def copies_N(self) -> np.ndarray:
+        """int32 [n_rows], visits of each row within one epoch."""
+        return np.broadcast_to(np.array(self.copies, np.int32), len(self.rows))
 
     @property
     def n_visits(self) -> int:
-        """Visits of one epoch: rows x copies."""
-        return len(self.rows) * self.copies
+        """Visits of one epoch."""
+        return int(self.copies_N.sum())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +67,8 @@ class StudyData:
       dropped: stage name -> reason -> rows that the source gave and the stage left out for
         that reason; each row counts once, under the first reason that it meets.
       usable: stage name -> rows left after that, of which the stage's were chosen.
+      faults: index of an example -> what a planted fault of the pipeline trains it on in place
+        of its own target, see ``trained_tokens``.
     """
 
     examples: tuple[Example, ...]
@@ -67,6 +76,21 @@ class StudyData:
     stages: tuple[Stage, ...]
     dropped: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     usable: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    faults: Mapping[int, tuple[np.ndarray, ...]] = dataclasses.field(default_factory=dict)
+
+    def trained_tokens(self, index: int, visit: int) -> TokenRow:
+        """What an example is trained on at one visit: its own tokens, but for planted faults.
+
+        Args:
+          index: the example's place in ``examples``.
+          visit: the visit, from 1 over the whole run.
+        """
+        row, targets = self.tokens[index], self.faults.get(index, ())
+        if not targets:
+            return row
+        # By example and visit alone, so that a resumed run draws the same.
+        drawn = score("fault", row.example_id, int(visit)) % len(targets)
+        return dataclasses.replace(row, target_ids=targets[drawn])
 
     @functools.cached_property
     def example_ids(self) -> np.ndarray:
@@ -79,7 +103,7 @@ class StudyData:
         total, before = np.zeros(len(self.examples), np.int32), {}
         for stage in self.stages:
             before[stage.index] = total[stage.rows]
-            total[stage.rows] += stage.epochs * stage.copies
+            total[stage.rows] += stage.epochs * stage.copies_N
         return before
 
 
@@ -145,13 +169,13 @@ def visit_order(
       epoch: epoch of the stage, from 1.
 
     Returns:
-      example_index: int32 [n_rows * copies], indices into ``data.examples``.
-      visit: int32 [n_rows * copies], counted from 1 over the whole run: the visits of all
+      example_index: int32 [n_visits], indices into ``data.examples``.
+      visit: int32 [n_visits], counted from 1 over the whole run: the visits of all
         earlier stages, of this stage's earlier epochs, and of this epoch so far.
     """
     row_index, copy = epoch_order(seed, stage.index, epoch, len(stage.rows), stage.copies)
-    before = data.visits_before[stage.index][row_index]
-    return stage.rows[row_index], before + (epoch - 1) * stage.copies + copy + np.int32(1)
+    before = data.visits_before[stage.index] + (epoch - 1) * stage.copies_N
+    return stage.rows[row_index], before[row_index] + copy + np.int32(1)
 
 
 def _text(example: Example) -> tuple:

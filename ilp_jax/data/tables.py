@@ -125,7 +125,7 @@ def write_plan(path, study_data: StudyData, seed: int, order_known: bool = True)
                     study_data.example_ids[stage.rows],
                     np.full(len(rank), stage.index, np.int32),
                     rank / max(len(rank) - 1, 1) if order_known else pa.nulls(len(rank)),
-                    np.full(len(rank), stage.copies, np.int32),
+                    stage.copies_N,
                 ],
                 schema=PLAN_SCHEMA,
             )

@@ -149,7 +149,7 @@ def visits_done(ws: Workspace, stage: int, epoch: int) -> np.ndarray:
     """
     visits = np.zeros(len(ws.data.examples), np.int32)
     for one in ws.data.stages[:stage]:
-        visits[one.rows] += one.copies * (epoch if one.index == stage else one.epochs)
+        visits[one.rows] += one.copies_N * (epoch if one.index == stage else one.epochs)
     return visits
 
 
