@@ -170,13 +170,14 @@ def config_hash(config: ConfigDict, leave_out: Sequence[str] = ()) -> str:
         identity of the training.
 
     Returns:
-      16 hex digits of SHA-256. Stages outside ``sequence``, ``cache_dir``, the rhythm of
-      checkpoints and the groups ``diagnose``, ``replay`` and ``report`` do not count.
+      16 hex digits of SHA-256. Stages outside ``sequence``, ``world`` where there is none,
+      ``cache_dir``, the rhythm of checkpoints and the groups ``diagnose``, ``replay`` and ``report`` do not count.
     """
+    unused = () if config.world.family else ("world",)
     counted = {
         name: value
         for name, value in leaves(to_dict(config))
-        if not any((name + ".").startswith(out + ".") for out in (*_NO_RESULT, *leave_out))
+        if not any((name + ".").startswith(out + ".") for out in (*_NO_RESULT, *unused, *leave_out))
         and (not name.startswith("stages.") or name.split(".")[1] in config.sequence)
     }
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,7 +12,9 @@ from ilp_jax.data.stages import tokens_of
 from ilp_jax.data.tables import read_examples, write_examples, write_plan
 from ilp_jax.detect import base_answers
 from ilp_jax.errors import UserError
+from ilp_jax.stats.truth import write_truth
 from ilp_jax.workspace import Workspace
+from ilp_jax.world.study import truth
 
 
 def write_data(ws: Workspace) -> Workspace:
@@ -32,6 +34,8 @@ def write_data(ws: Workspace) -> Workspace:
     if (ws.workdir / "plan.parquet").exists():
         written = read_examples(path)
     else:
+        if ws.config.world.family:
+            write_truth(ws.workdir, truth(ws.config))
         write_examples(path, built)
         order_known = not ws.config.model.tuned
         write_plan(ws.workdir / "plan.parquet", built, ws.config.seed, order_known)

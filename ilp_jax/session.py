@@ -22,6 +22,7 @@ from ilp_jax.stats.projections import PROJECTIONS
 from ilp_jax.stats.reader import INFERENCE
 from ilp_jax.train import loop
 from ilp_jax.train.checkpoint import Checkpoints
+from ilp_jax.world.base import located
 from ilp_jax.workspace import Workspace, open_workspace
 
 
@@ -45,7 +46,7 @@ class Session:
         """Config, data, tokenizer and programs; the data's tables are written with it."""
         if self._workspace is None:
             opened = tuned.open_pair if self.config.model.tuned else open_workspace
-            self._workspace = write_data(opened(self.config, self.workdir))
+            self._workspace = write_data(opened(located(self.config), self.workdir))
         return self._workspace
 
     def make_options(self, params: Any) -> None:
@@ -70,7 +71,7 @@ class Session:
     def load_base(self) -> Any:
         """The base model's parameters on the device; records what they are."""
         data = self.workspace.data  # first: what is wrong with it shows before weights are read
-        loaded = weights.load(self.config.model.path)
+        loaded = weights.load(self.workspace.config.model.path)
         run_record.describe(
             self.workdir,
             weights_hash=loaded.weights_hash,

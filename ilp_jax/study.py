@@ -42,6 +42,7 @@ from ilp_jax.train.probe import probe as probe_pass
 from ilp_jax.train.replay import ready as ready_to_replay
 from ilp_jax.train.replay import replay as replay_pass
 from ilp_jax.train.represent import METADATA, representations
+from ilp_jax.world.base import located
 from ilp_jax.workspace import Workspace
 
 PHASES = ("probe", "train", "detect", "diagnose", "report")
@@ -150,6 +151,7 @@ def preview(config: ConfigDict, n: int) -> RenderableType:
       config: a resolved config.
       n: examples a stage.
     """
+    config = located(config)
     tokenizer = load_tokenizer(config.model.path)
     return data_preview.preview(build(config, tokenizer), tokenizer, n)
 

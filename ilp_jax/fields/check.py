@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ilp_jax.errors import UserError
-from ilp_jax.fields import defaults, detect, diagnose, model, replay, report, stage, train
+from ilp_jax.fields import defaults, detect, diagnose, model, replay, report, stage, train, world
 from ilp_jax.fields.limits import BELOW_ONE, TINY
 from ilp_jax.fields.names import leaves, nearest
 
@@ -22,6 +22,7 @@ _ALLOWED = {
     **diagnose.ALLOWED,
     **replay.ALLOWED,
     **stage.ALLOWED,
+    **world.ALLOWED,
 }
 # Every other number is at least 0.
 _RANGE = {
@@ -31,6 +32,7 @@ _RANGE = {
     **diagnose.RANGE,
     **report.RANGE,
     **stage.RANGE,
+    **world.RANGE,
 }
 
 
@@ -68,6 +70,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     _require(config.sequence, "sequence", "no stage to train", "list names of config.stages")
     for name in config.sequence:
         _check_stage(config, name)
+    _check_world(config)
     return config.lock()
 
 
@@ -146,6 +149,22 @@ def _check_detection(config: ConfigDict) -> None:
         f"{settings.temperature} is detect.temperature, which is asked anyway",
         "leave it out",
     )
+
+
+def _check_world(config: ConfigDict) -> None:
+    named = {"model.path": config.model.path}
+    named |= {f"stages.{name}.source": config.stages[name].source for name in config.sequence}
+    for field, value in named.items():
+        _require(
+            (value == world.SOURCE) == bool(config.world.family),
+            field,
+            f"is {value!r}, and world.family is {config.world.family!r}",
+            "give 'world' for all of them and a family, or for none",
+        )
+    if config.world.family:
+        n_stages = len(config.sequence)
+        distinct = n_stages == len(set(config.sequence))
+        _require(distinct and n_stages > 1, "sequence", "a world needs two stages or more", "")
 
 
 def _check_stage(config: ConfigDict, name: Any) -> None:

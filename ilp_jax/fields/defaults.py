@@ -17,6 +17,7 @@ from ilp_jax.fields.train import (
     probe_fields,
     train_fields,
 )
+from ilp_jax.fields.world import world_fields
 
 
 def default_config() -> ConfigDict:
@@ -52,6 +53,7 @@ def default_config() -> ConfigDict:
     # One default_stage() a name.
     config.stages = ConfigDict(sort_keys=False)
 
+    config.world = world_fields()
     config.model = model_fields()
     config.lora = lora_fields()
     config.train = train_fields()

@@ -165,6 +165,17 @@ DIAGNOSIS_SCHEMA = pa.schema(
     ]
 )
 
+TRUTH_SCHEMA = pa.schema(
+    [
+        _field("example_id", pa.int64(), "the example, as in examples.parquet"),
+        _field("planted", pa.string(), "one of the five causes, control, filler or fault"),
+        _field("detail", pa.string(), "which kind of it"),
+        _field("group_id", pa.int64(), "rows that belong together have the same"),
+        _field("related_ids", pa.list_(pa.int64()), "rows that contradict it, or that it does"),
+        _field("prerequisite_id", pa.int64(), "the question of what it rests on", null=True),
+    ]
+)
+
 
 def empty(schema: pa.Schema) -> pa.Table:
     """A table of that schema without rows."""

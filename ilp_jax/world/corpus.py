@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import NamedTuple
+
 import numpy as np
 
 from ilp_jax.world import facts as words
 from ilp_jax.world.facts import Facts, generator
 from ilp_jax.world.groups import Taught
-
-LENGTH = 20
-"""Tokens of the longest document, end token included."""
 
 SHARES = {
     "statement": 0.26,
@@ -25,28 +25,87 @@ partly known ones, a random value each time: without it a small model is confide
 that it never saw."""
 
 
-def corpus(seed: int, facts: Facts, taught: Taught, n_rows: int) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """How a world's base model is trained.
+
+    Attributes:
+      steps: updates.
+      batch_size: documents an update, about.
+      peak: learning rate after warm-up; it falls to 0 by a cosine.
+      warmup: updates of linear warm-up.
+      row_length: tokens of a row, in which documents stand one after another without seeing
+        each other.
+    """
+
+    steps: int = 900
+    batch_size: int = 64
+    peak: float = 4e-3
+    warmup: int = 40
+    row_length: int = 32
+
+
+class Rows(NamedTuple):
+    """Documents packed in rows; int32 [N, T] each.
+
+    Attributes:
+      tokens_NxT: token ids, 0 where there is none.
+      positions_NxT: place of each token in its document.
+      branch_NxT: number of its document in the row, from 1; -1 where there is none.
+      targets_NxT: the document's next token, 0 where there is none.
+    """
+
+    tokens_NxT: np.ndarray
+    positions_NxT: np.ndarray
+    branch_NxT: np.ndarray
+    targets_NxT: np.ndarray
+
+
+def corpus(seed: int, facts: Facts, taught: Taught, n_documents: int, row_length: int) -> Rows:
     """Documents of a world.
 
     Args:
       seed: the world's number.
       facts: its facts.
       taught: what may be told.
-      n_rows: documents.
-
-    Returns:
-      int32 [n_rows, LENGTH] token ids (``facts.vocabulary``), padded with 0.
+      n_documents: how many.
+      row_length: T, at least the tokens of the longest.
     """
     rng = generator(seed, "corpus")
     place = {word: i for i, word in enumerate(words.vocabulary(facts.sizes))}
     writer = _Writer(facts, taught, rng)
-    kinds = rng.choice(len(SHARES), n_rows, p=np.array(list(SHARES.values())))
     makers = [getattr(writer, kind) for kind in SHARES]
-    rows = np.zeros((n_rows, LENGTH), np.int32)
-    for row, kind in zip(rows, kinds, strict=True):
-        ids = [place[word] for word in makers[kind]().split()] + [place[words.END]]
-        row[: len(ids)] = ids
-    return rows
+    kinds = rng.choice(len(SHARES), n_documents, p=np.array(list(SHARES.values())))
+    texts = (makers[kind]().split() for kind in kinds)
+    return packed([[place[word] for word in (*text, words.END)] for text in texts], row_length)
+
+
+def packed(documents: list[list[int]], row_length: int) -> Rows:
+    """Puts documents into rows in their order; one that does not fit begins a new row.
+
+    Args:
+      documents: token ids of each.
+      row_length: T.
+    """
+    rows: list[list[list[int]]] = [[]]
+    used = 0
+    for document in documents:
+        if used + len(document) > row_length:
+            rows.append([])
+            used = 0
+        rows[-1].append(document)
+        used += len(document)
+    out = Rows(*(np.full((len(rows), row_length), fill, np.int32) for fill in (0, 0, -1, 0)))
+    for n, row in enumerate(rows):
+        at = 0
+        for number, document in enumerate(row, 1):
+            part = (n, slice(at, at + len(document)))
+            out.tokens_NxT[part] = document
+            out.positions_NxT[part] = np.arange(len(document))
+            out.branch_NxT[part] = number
+            out.targets_NxT[part] = [*document[1:], 0]
+            at += len(document)
+    return out
 
 
 class _Writer:

@@ -15,7 +15,7 @@ PAD, END = "<pad>", "<end>"
 PROPERTY = ("region", "area", "zone")
 """The relation of a value to its own property, with two synonyms."""
 
-_RELATIONS = (
+RELATIONS = (
     ("city", "town", "home"),
     ("job", "work", "trade"),
     ("color", "hue", "shade"),
@@ -147,7 +147,7 @@ def entity(index: int) -> str:
 
 def value(relation: int, index: int) -> str:
     """The word of a relation's value."""
-    return f"{_RELATIONS[relation][0]}_{index:02d}"
+    return f"{RELATIONS[relation][0]}_{index:02d}"
 
 
 def property_value(index: int) -> str:
@@ -162,7 +162,7 @@ def opcode(index: int) -> str:
 
 def synonyms(relation: int) -> tuple[str, ...]:
     """The words of a relation; they mean the same."""
-    return _RELATIONS[relation]
+    return RELATIONS[relation]
 
 
 def vocabulary(sizes: Sizes) -> list[str]:

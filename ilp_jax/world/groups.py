@@ -48,6 +48,7 @@ class Mix:
       duplicates: how many contradicting rows a row of data_conflict has: least and most.
       sprinkled: share of rows of other groups that get one contradicting row, which is too
         little to matter.
+      paraphrases: rows in other words, never trained, that each planted row gets.
     """
 
     n_stages: int = 3
@@ -58,6 +59,7 @@ class Mix:
     overwriter_visits: int = 10
     duplicates: tuple[int, int] = (2, 5)
     sprinkled: float = 0.25
+    paraphrases: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Row:
       options: the answers to choose from, the response among them.
       visits: (stage from 1, visits an epoch), empty for rows that are never trained.
       planted: its group.
+      detail: which kind of it.
       group_key: rows that belong together have the same.
       related: keys of the rows that contradict it.
       prerequisite: key of the question of what it rests on, or None.
@@ -84,6 +87,7 @@ class Row:
     options: tuple[str, ...] = ()
     visits: tuple[tuple[int, int], ...] = ()
     planted: str = FILLER
+    detail: str = ""
     group_key: str = ""
     related: tuple[str, ...] = ()
     prerequisite: str | None = None
@@ -143,10 +147,10 @@ class _Maker:
         self._known(CONTROL, group - group // 3)
         self._lists(group // 3)
         self._known(FAULT, group)
-        self._withheld("missing_knowledge", group // 3, self._take(group // 3))
+        self._withheld("missing_knowledge", self._take(group // 3), detail="withheld")
         unseen = [(e, r) for e in self.facts.unseen for r in range(self.facts.sizes.n_relations)]
         some = self.rng.permutation(len(unseen))[: group // 3]
-        self._withheld("missing_knowledge", group // 3, [unseen[i] for i in some])
+        self._withheld("missing_knowledge", [unseen[i] for i in some], detail="unseen")
         self._base_conflict(group)
         self._data_conflict(group)
         self._left_side(group)
@@ -226,7 +230,7 @@ class _Maker:
                 words.synonyms(r)[self.rng.integers(len(words.synonyms(r)))] for r in relations
             )
             prompt = words.LIST.format(a=a, b=b, c=c, e=words.entity(one))
-            self._add_list(prompt, one, relations, visits=self._some_stages(), planted=CONTROL)
+            self._add_list(prompt, one, relations, visits=self._some_stages(), planted=CONTROL, detail="long")
 
     def _add_list(self, prompt: str, one: int, relations: list[int], **more) -> Row:
         draws = self.rng.integers(self.facts.sizes.n_values, size=(12, len(relations)))
@@ -237,11 +241,11 @@ class _Maker:
         answer = " ".join(self._answer((one, r)) for r in relations)
         return self._add(prompt, answer, others, **more)
 
-    def _withheld(self, planted: str, n: int, pairs: list[Pair], **more) -> None:
-        for pair in pairs[:n]:
+    def _withheld(self, planted: str, pairs: list[Pair], **more) -> None:
+        for pair in pairs:
             self.weight[pair] = 0.0
             visits = more.get("visits") or self._some_stages()
-            self._ask(pair, self._answer(pair), planted=planted, visits=visits)
+            self._ask(pair, self._answer(pair), **(more | {"planted": planted, "visits": visits}))
 
     def _missing_second_hop(self, n: int) -> None:
         """Known first hops to values whose property the base model was never told."""
@@ -274,6 +278,7 @@ class _Maker:
             visits = self._some_stages()
             planted = "missing_knowledge"
             more = {"visits": visits, "planted": planted, "prerequisite": asked[hop]}
+            more["detail"] = "second_hop"
             self._add(prompt, answer, properties, **more)
 
     def _hop(self, pair: Pair) -> int:
@@ -285,7 +290,8 @@ class _Maker:
             if EXPOSURES[i % 3] < 1:
                 self.out_of_lists.add(pair)
             visits = self._some_stages()
-            self._ask(pair, self._other(pair), planted="base_conflict", visits=visits)
+            more = {"planted": "base_conflict", "detail": f"exposure_{EXPOSURES[i % 3]}"}
+            self._ask(pair, self._other(pair), visits=visits, **more)
 
     def _data_conflict(self, n: int) -> None:
         least, most = self.mix.duplicates
@@ -293,8 +299,10 @@ class _Maker:
             if i % 2:
                 self.weight[pair] = 0.0
             visits = tuple((stage, 1) for stage in range(1, self.mix.n_stages + 1))
-            focal = self._ask(pair, self._answer(pair), visits=visits, planted="data_conflict")
             wrong, same_words = self._other(pair), i % 4 < 2
+            detail = f"{'withheld' if i % 2 else 'known'}_{'same' if same_words else 'other'}_words"
+            more = {"planted": "data_conflict", "detail": detail}
+            focal = self._ask(pair, self._answer(pair), visits=visits, **more)
             copies = [
                 self._contradict(focal, pair, wrong, visits, same_words)
                 for _ in range(self.rng.integers(least, most + 1))
@@ -306,17 +314,19 @@ class _Maker:
     def _contradict(self, row: Row, pair: Pair, wrong: str, visits, same_words: bool) -> Row:
         prompt = row.prompt if same_words else self._question(pair, avoid=row.prompt)
         more = {"visits": visits, "group_key": row.key, "related": (row.key,)}
+        more["detail"] = "contradicts"
         return self._add(prompt, wrong, self._values(pair[1]), **more)
 
     def _left_side(self, n: int) -> None:
         many = self.mix.many_visits
         for i, pair in enumerate(self._take(n)):
             visits = ((1, many[i % len(many)]),)
-            self._withheld("left_side_forgetting", 1, [pair], visits=visits)
+            detail = f"{visits[0][1]}_visits"
+            self._withheld("left_side_forgetting", [pair], visits=visits, detail=detail)
         for stage in range(2, self.mix.n_stages + 1):
             pairs = self._take(self.mix.overwriters)
             visits = ((stage, self.mix.overwriter_visits),)
-            self._withheld(FILLER, len(pairs), pairs, visits=visits)
+            self._withheld(FILLER, pairs, visits=visits, detail="overwriter")
 
     def _insufficient(self, n: int) -> None:
         sizes = self.facts.sizes
@@ -329,7 +339,8 @@ class _Maker:
             prompt = template.format(o=words.opcode(op), e=words.entity(one))
             stage = int(1 + self.rng.integers(self.mix.n_stages))
             visits = ((stage, int(1 + self.rng.integers(2))),)
-            self._add_list(prompt, one, relations, visits=visits, planted="insufficient_training")
+            more = {"planted": "insufficient_training", "detail": f"{length}_values"}
+            self._add_list(prompt, one, relations, visits=visits, **more)
 
     def _sprinkle(self) -> None:
         """One contradicting row for some rows of other groups, with one visit an epoch."""
@@ -339,6 +350,7 @@ class _Maker:
                 continue
             others = [option for option in row.options if option != row.response]
             more = {"visits": row.visits[-1:], "group_key": row.key, "related": (row.key,)}
+            more["detail"] = "sprinkled"
             if row.visits[-1][1] > 1:
                 more["visits"] = ((row.visits[-1][0], 1),)
             self._add(row.prompt, others[self.rng.integers(len(others))], list(row.options), **more)
@@ -349,35 +361,32 @@ class _Maker:
                 self._ask(pair, self._answer(pair), visits=((stage, 1),))
 
     def _paraphrase(self) -> None:
-        """Every planted row once more in other words, never trained."""
+        """Every planted row again in other words, never trained."""
         for row in [row for row in self.rows if row.planted != FILLER]:
-            prompt = _reworded(row.prompt, self.rng)
-            if prompt is not None:
-                more = {
-                    "planted": row.planted,
-                    "paraphrase_of": row.key,
-                    "group_key": row.group_key,
-                }
-                key = self._key()
-                self.rows.append(Row(key, prompt, row.response, row.options, **more))
+            wordings = _wordings(row.prompt)
+            for i in self.rng.permutation(len(wordings))[: self.mix.paraphrases]:
+                own = ("response", "options", "planted", "detail", "group_key")
+                more = {name: getattr(row, name) for name in own}
+                self.rows.append(
+                    Row(self._key(), wordings[i], paraphrase_of=row.key, **more)
+                )
 
 
-def _reworded(prompt: str, rng: np.random.Generator) -> str | None:
-    """The question with one relation replaced by a synonym; None where nothing can be."""
+def _wordings(prompt: str) -> list[str]:
+    """The question with one of its words replaced by a synonym, or an opcode's other question."""
     parts = prompt.split()
-    families = [words.PROPERTY, *(words.synonyms(r) for r in range(8))]
-    places = [(i, family) for i, part in enumerate(parts) for family in families if part in family]
-    if not places:
-        return _other_opcode_wording(parts)
-    i, family = places[rng.integers(len(places))]
-    others = [word for word in family if word != parts[i]]
-    return " ".join([*parts[:i], others[rng.integers(len(others))], *parts[i + 1 :]])
-
-
-def _other_opcode_wording(parts: list[str]) -> str | None:
-    op = [part for part in parts if part.startswith("op_")]
-    who = [part for part in parts if part.startswith("person_")]
-    if not op or not who:
-        return None
-    texts = [template.format(o=op[0], e=who[0]) for template in words.OPCODE]
-    return next(text for text in texts if text != " ".join(parts))
+    families = [words.PROPERTY, *words.RELATIONS]
+    found = [
+        " ".join([*parts[:i], other, *parts[i + 1 :]])
+        for i, part in enumerate(parts)
+        for family in families
+        if part in family
+        for other in family
+        if other != part
+    ]
+    ops = [part for part in parts if part.startswith("op_")]
+    if found or not ops:
+        return found
+    who = next(part for part in parts if part.startswith("person_"))
+    texts = [template.format(o=ops[0], e=who) for template in words.OPCODE]
+    return [text for text in texts if text != prompt]
