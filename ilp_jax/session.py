@@ -22,8 +22,8 @@ from ilp_jax.stats.projections import PROJECTIONS
 from ilp_jax.stats.reader import INFERENCE
 from ilp_jax.train import loop
 from ilp_jax.train.checkpoint import Checkpoints
-from ilp_jax.world.base import located
 from ilp_jax.workspace import Workspace, open_workspace
+from ilp_jax.world.base import located
 
 
 @dataclasses.dataclass

@@ -42,8 +42,8 @@ from ilp_jax.train.probe import probe as probe_pass
 from ilp_jax.train.replay import ready as ready_to_replay
 from ilp_jax.train.replay import replay as replay_pass
 from ilp_jax.train.represent import METADATA, representations
-from ilp_jax.world.base import located
 from ilp_jax.workspace import Workspace
+from ilp_jax.world.base import located
 
 PHASES = ("probe", "train", "detect", "diagnose", "report")
 

@@ -32,7 +32,7 @@ def duplicates(
       trained_ids: ids of the trained rows: only they count as duplicates of others.
       threshold: least similarity by words (``near.near_texts``).
       representations: ``example_id`` and ``vector`` (list of float32, unit norm: the base
-        model's mean last hidden state over the prompt); None for none.
+        model's last hidden state of the prompt's last token); None for none.
       representation_threshold: least similarity by these (``near.near_vectors``).
 
     Returns:

@@ -55,11 +55,13 @@ _SIGNALS = (
     ("p_exist", _BOOL, "base_accuracy above diagnose.exist_accuracy", ""),
     ("base_prob", _FLOAT, f"at the base: {_PER_TOKEN}", "[0, 1]"),
     ("base_greedy_confidence", _FLOAT, "probability of the base model's wrong answer", "[0, 1]"),
+    ("base_in_kind", _BOOL, "whether its own answer is a response or option of any row", ""),
     ("d_js", _FLOAT, "Jensen-Shannon divergence from the base over options", "nats, at most ln 2"),
     # The training set (analysis.duplicates, analysis.rarity).
     ("near_duplicates", _INT, f"other trained rows whose {_NEAR}", "rows"),
     ("twin_disagreement", _FLOAT, "share of these with another response; null: none", "[0, 1]"),
     ("near_ids", pa.list_(pa.int64()), "some of these, disagreeing ones first", ""),
+    ("rival_predicted", _BOOL, "whether its greedy answer now is that of one that disagrees", ""),
     ("pattern_count", _INT, "trained rows with its prompt's pattern (analysis.rarity)", "rows"),
     ("pattern_rarity", _FLOAT, "mid-rank of that among trained rows, 1 the rarest", "[0, 1]"),
     ("response_tokens", _INT, "tokens of the response, end token left out", "tokens"),

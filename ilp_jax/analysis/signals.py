@@ -13,7 +13,7 @@ import polars as pl
 from etils import epath
 
 from ilp_jax import files
-from ilp_jax.analysis import base_knowledge, dynamics, replay, retention
+from ilp_jax.analysis import answers, base_knowledge, dynamics, replay, retention
 from ilp_jax.analysis.duplicates import duplicates
 from ilp_jax.analysis.lengths import response_tokens
 from ilp_jax.analysis.ranks import ranks
@@ -120,21 +120,28 @@ def assemble(
         examples.select("example_id", pl.col("n_prompt_tokens").alias("prompt_tokens")),
         on="example_id",
     )
+    near = duplicates(
+        examples,
+        trained_ids,
+        thresholds["duplicate_similarity"],
+        representations,
+        thresholds["representation_similarity"],
+    )
     of_example = (
         retention.positions(plan),
         base_knowledge.base_knowledge(inference, examples, thresholds["exist_accuracy"]),
         base_knowledge.base_text(inference, examples),
-        duplicates(
-            examples,
-            trained_ids,
-            thresholds["duplicate_similarity"],
-            representations,
-            thresholds["representation_similarity"],
-        ),
+        answers.base_in_kind(inference, examples),
+        near,
         patterns(examples, trained_ids),
         lengths,
     )
-    of_point = (_of_training(stats, asked), kept, base_knowledge.divergence(inference))
+    of_point = (
+        _of_training(stats, asked),
+        kept,
+        base_knowledge.divergence(inference),
+        answers.rival_predicted(inference, examples, near),
+    )
     rows = asked.drop("step")
     for table in of_point:
         rows = rows.join(table, on=("example_id", "point"), how="left", maintain_order="left")

@@ -21,16 +21,18 @@ LAST_NORM = "final_norm"
 METADATA = {
     "vectors_of": "base model",
     "layer": "last hidden state, after the final norm",
-    "pooling": "mean over the prompt's tokens, in float32",
+    "pooling": "the prompt's last token",
     "normalised": "L2 norm 1",
 }
 """What the vectors are; stands in their file."""
 
 
 def represent_step(params: Any, rows: RowBatch, *, decoder: Decoder) -> jax.Array:
-    """One vector a prompt: the mean of its last hidden states, scaled to length 1.
+    """One vector a prompt: the last hidden state of its last token, scaled to length 1.
 
-    Mean pooling over tokens is that of Reimers & Gurevych 2019 (arXiv:1908.10084), section 3.
+    A decoder's last token is the one that has seen the whole prompt (Wang et al. 2024,
+    arXiv:2401.00368, section 3.1). On planted worlds it finds questions asked in other
+    sentences, which the mean over tokens (Reimers & Gurevych 2019, arXiv:1908.10084) does not.
 
     Args:
       params: parameters, or ``Adapted``.
@@ -38,7 +40,7 @@ def represent_step(params: Any, rows: RowBatch, *, decoder: Decoder) -> jax.Arra
       decoder: the model.
 
     Returns:
-      float32 [B, D]; zeros where all hidden states cancel.
+      float32 [B, D]; zeros where the state is 0.
     """
     # The logits are not used, so the compiler leaves the head out.
     _, kept = decoder.apply(
@@ -50,10 +52,10 @@ def represent_step(params: Any, rows: RowBatch, *, decoder: Decoder) -> jax.Arra
         mutable="intermediates",
     )
     (h_BxTxD,) = kept["intermediates"][LAST_NORM]["__call__"]
-    real_BxT = (rows.branch_BxT == 0).astype(jnp.float32)
-    sum_BxD = jnp.einsum("btd,bt->bd", h_BxTxD.astype(jnp.float32), real_BxT)
-    # The sum's direction is the mean's.
-    return sum_BxD / jnp.maximum(jnp.linalg.norm(sum_BxD, axis=-1, keepdims=True), 1e-30)
+    last_B = jnp.sum(rows.branch_BxT == 0, axis=1) - 1
+    h_BxD = jnp.take_along_axis(h_BxTxD, last_B[:, None, None], axis=1)[:, 0]
+    h_BxD = h_BxD.astype(jnp.float32)
+    return h_BxD / jnp.maximum(jnp.linalg.norm(h_BxD, axis=-1, keepdims=True), 1e-30)
 
 
 def representations(

@@ -25,7 +25,7 @@ from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.export import export
 from ilp_jax.world import facts as words
 from ilp_jax.world.corpus import Pretraining, Rows, corpus
-from ilp_jax.world.study import World, make_world
+from ilp_jax.world.study import make_world
 
 FAMILIES = {
     "llama": {},
@@ -35,7 +35,7 @@ FAMILIES = {
 }
 """What sets each family's decoder apart, as fields of ``ModelConfig``."""
 LAYOUT = 1
-"""Counts what changes a base model beside its config: how documents, rows or weights are made."""
+"""Counts changes of how a base is trained that its rows and config do not show."""
 
 _INPUT_SCALE = 8.0
 _EMBEDDING_STD = 0.125
@@ -172,14 +172,14 @@ def _step(params, state, rows: Rows, *, decoder, optimizer):
 def _cached(config: ConfigDict) -> Path:
     """The folder of a world's base in the cache; trains it where it is absent."""
     world = make_world(config)
-    folder = cache_folder(config.cache_dir) / _key(config)
-    if (folder / "config.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     shape = model_config(config.world.family, world.sizes)
     how = Pretraining(**config.world.pretraining.to_dict())
     documents = how.steps * how.batch_size
     rows = corpus(world.seed, world.facts, world.taught, documents, how.row_length)
+    folder = cache_folder(config.cache_dir) / _key(config.world, rows)
+    if (folder / "config.json").exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with progress.bar("train base", total=how.steps) as bar:
         params = jax.device_get(pretrain(shape, rows, how, world.seed % 2**32, bar))
     # Written aside and moved whole: of two runs that train the same base, one wins.
@@ -205,11 +205,10 @@ def cache_folder(cache_dir: str) -> Path:
     return Path(root) / "ilp_jax" / "worlds"
 
 
-def _key(config: ConfigDict) -> str:
-    """Hash of all that a base rests on: its world, and the rows that are withheld from it."""
-    counted = json.dumps([LAYOUT, config.world.to_dict(), len(config.sequence)], sort_keys=True)
-    name = f"{config.world.family}-{config.world.seed}"
-    return f"{name}-{hashlib.sha256(counted.encode()).hexdigest()[:16]}"
-
-
-__all__ = ["World", "cache_folder", "located", "model_config", "pretrain", "word_tokenizer"]
+def _key(world: ConfigDict, rows: Rows) -> str:
+    """Names all that a base rests on: the very rows it learns, its family, how it is trained."""
+    settings = [LAYOUT, world.family, world.seed, world.pretraining.to_dict()]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for array in rows:
+        digest.update(array.tobytes())
+    return f"{world.family}-{world.seed}-{digest.hexdigest()[:16]}"

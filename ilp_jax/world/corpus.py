@@ -12,13 +12,13 @@ from ilp_jax.world.facts import Facts, generator
 from ilp_jax.world.groups import Taught
 
 SHARES = {
-    "statement": 0.26,
+    "statement": 0.24,
     "biography": 0.32,
     "question": 0.16,
     "list": 0.06,
     "property": 0.04,
     "two_hop": 0.06,
-    "unsure": 0.10,
+    "unsure": 0.12,
 }
 """Shares of the kinds of documents. `unsure` gives spare entities, and the open relation of
 partly known ones, a random value each time: without it a small model is confident of facts
@@ -128,13 +128,12 @@ class _Writer:
         self.whole_enough = [e for e, own in self.by_entity.items() if len(own) >= 3]
         self.asked = known
         hops = [(r, v) for r in range(sizes.n_two_hop) for v in range(sizes.n_values)]
-        self.hops = [hop for hop in hops if hop not in taught.unknown_property]
-        self.two_hops = [
-            pair
-            for pair in known
-            if pair[1] < sizes.n_two_hop
-            and (pair[1], int(facts.value_ExR[pair])) not in taught.unknown_property
-        ]
+        untold = taught.unknown_property | taught.open_property
+        self.hops = [hop for hop in hops if hop not in untold]
+        first = [pair for pair in known if pair[1] < sizes.n_two_hop]
+        self.two_hops = [pair for pair in first if self._hop(pair) not in untold]
+        self.open_hops = sorted(taught.open_property)
+        self.open_two_hops = [pair for pair in first if self._hop(pair) in taught.open_property]
 
     def statement(self) -> str:
         place = min(np.searchsorted(self.cumulative, self.rng.random()), len(self.pairs) - 1)
@@ -159,20 +158,19 @@ class _Writer:
 
     def property(self) -> str:
         hop = self._one(self.hops)
-        answer, name = self._property(hop), self._one(words.PROPERTY)
-        if self.rng.random() < 0.5:
-            return self._ask(words.value(*hop), name, answer)
-        return self._one(words.STATEMENTS).format(r=name, e=words.value(*hop), v=answer)
+        return self._tell_property(hop, self._property(hop))
 
     def two_hop(self) -> str:
-        e, r = self._one(self.two_hops)
-        answer = self._property((r, int(self.facts.value_ExR[e, r])))
-        template = self._one(words.TWO_HOP)
-        name = self._one(words.PROPERTY)
-        return f"{template.format(p=name, r=self._word(r), e=words.entity(e))} {answer}"
+        pair = self._one(self.two_hops)
+        return self._ask_two_hop(pair, self._property(self._hop(pair)))
 
     def unsure(self) -> str:
         sizes = self.facts.sizes
+        if self.rng.random() < 0.25 and self.open_two_hops:
+            answer = words.property_value(int(self.rng.integers(sizes.n_properties)))
+            if self.rng.random() < 0.4:
+                return self._tell_property(self._one(self.open_hops), answer)
+            return self._ask_two_hop(self._one(self.open_two_hops), answer)
         partial = range(self.facts.whole.stop, self.facts.asked.stop)
         if self.rng.random() < 0.6 and len(partial):
             e = self._one(partial)
@@ -183,6 +181,20 @@ class _Writer:
         if self.rng.random() < 0.7:
             return self._ask(words.entity(e), self._word(r), answer)
         return self._one(words.STATEMENTS).format(r=self._word(r), e=words.entity(e), v=answer)
+
+    def _tell_property(self, hop: tuple[int, int], answer: str) -> str:
+        name = self._one(words.PROPERTY)
+        if self.rng.random() < 0.5:
+            return self._ask(words.value(*hop), name, answer)
+        return self._one(words.STATEMENTS).format(r=name, e=words.value(*hop), v=answer)
+
+    def _ask_two_hop(self, pair: tuple[int, int], answer: str) -> str:
+        e, r = pair
+        template, name = self._one(words.TWO_HOP), self._one(words.PROPERTY)
+        return f"{template.format(p=name, r=self._word(r), e=words.entity(e))} {answer}"
+
+    def _hop(self, pair: tuple[int, int]) -> tuple[int, int]:
+        return pair[1], int(self.facts.value_ExR[pair])
 
     def _open(self, pair: tuple[int, int]) -> bool:
         e, r = pair

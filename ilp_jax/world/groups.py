@@ -22,8 +22,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
-import numpy as np
-
 from ilp_jax.world import facts as words
 from ilp_jax.world.facts import Facts, generator
 
@@ -104,11 +102,14 @@ class Taught:
         weight 0 are withheld.
       in_lists: pairs that lists of facts leave out.
       unknown_property: (relation, value) whose property is withheld.
+      open_property: (relation, value) whose property is told at random each time, so that the
+        base model is unsure of properties that it was not told.
     """
 
     weight: dict[Pair, float]
     out_of_lists: frozenset[Pair]
     unknown_property: frozenset[Pair]
+    open_property: frozenset[Pair]
 
 
 def make_rows(seed: int, facts: Facts, mix: Mix) -> tuple[list[Row], Taught]:
@@ -140,6 +141,7 @@ class _Maker:
         self.weight: dict[Pair, float] = {}
         self.out_of_lists: set[Pair] = set()
         self.unknown_property: set[Pair] = set()
+        self.open_property: set[Pair] = set()
 
     def make(self) -> tuple[list[Row], Taught]:
         group = self.mix.group
@@ -159,8 +161,8 @@ class _Maker:
         self._fill()
         self._paraphrase()
         order = sorted(range(len(self.rows)), key=lambda i: self.rows[i].key)
-        taught = Taught(self.weight, frozenset(self.out_of_lists), frozenset(self.unknown_property))
-        return [self.rows[i] for i in order], taught
+        pairs = (self.out_of_lists, self.unknown_property, self.open_property)
+        return [self.rows[i] for i in order], Taught(self.weight, *map(frozenset, pairs))
 
     def _take(self, n: int) -> list[Pair]:
         if n > len(self.free):
@@ -230,7 +232,9 @@ class _Maker:
                 words.synonyms(r)[self.rng.integers(len(words.synonyms(r)))] for r in relations
             )
             prompt = words.LIST.format(a=a, b=b, c=c, e=words.entity(one))
-            self._add_list(prompt, one, relations, visits=self._some_stages(), planted=CONTROL, detail="long")
+            self._add_list(
+                prompt, one, relations, visits=self._some_stages(), planted=CONTROL, detail="long"
+            )
 
     def _add_list(self, prompt: str, one: int, relations: list[int], **more) -> Row:
         draws = self.rng.integers(self.facts.sizes.n_values, size=(12, len(relations)))
@@ -251,8 +255,10 @@ class _Maker:
         """Known first hops to values whose property the base model was never told."""
         sizes = self.facts.sizes
         for relation in range(sizes.n_two_hop):
-            values = self.rng.permutation(sizes.n_values)[: sizes.n_values // 2]
-            self.unknown_property |= {(relation, int(v)) for v in values}
+            values = self.rng.permutation(sizes.n_values).tolist()
+            third = sizes.n_values // 3
+            self.unknown_property |= {(relation, v) for v in values[:third]}
+            self.open_property |= {(relation, v) for v in values[third : 2 * third]}
         asked: dict[Pair, str] = {}
         fits = [
             pair
@@ -367,9 +373,7 @@ class _Maker:
             for i in self.rng.permutation(len(wordings))[: self.mix.paraphrases]:
                 own = ("response", "options", "planted", "detail", "group_key")
                 more = {name: getattr(row, name) for name in own}
-                self.rows.append(
-                    Row(self._key(), wordings[i], paraphrase_of=row.key, **more)
-                )
+                self.rows.append(Row(self._key(), wordings[i], paraphrase_of=row.key, **more))
 
 
 def _wordings(prompt: str) -> list[str]:

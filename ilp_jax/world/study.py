@@ -58,7 +58,9 @@ def make_world(config: ConfigDict) -> World:
     try:
         rows, taught = make_rows(world.seed, facts, mix)
     except ValueError as error:
-        raise UserError("config.world.mix", str(error), "raise world.sizes or ask for less") from None
+        raise UserError(
+            "config.world.mix", str(error), "raise world.sizes or ask for less"
+        ) from None
     return World(world.seed, facts, tuple(rows), taught)
 
 

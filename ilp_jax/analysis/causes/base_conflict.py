@@ -20,14 +20,17 @@ NEEDS = (
 def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     """Scores the base model's confidence in a wrong answer (the study's Eq. 6).
 
-    score = min(ramp(confidence; threshold, 1), ramp(rank; wrong_confidence_rank, 1)). The
-    confidence is in a wrong option where the row has options (threshold wrong_confidence),
-    else in the base's wrong greedy answer (wrong_greedy_confidence); the rank is that
-    confidence's among trained rows of like length, since short answers are given with more.
+    Where the base's own answer is an answer of this data (base_in_kind), it counts alone:
+    score = ramp(its probability; wrong_greedy_confidence, 1) if it is wrong, else 0.
+    Elsewhere score = min(ramp(confidence; threshold, 1), ramp(rank; wrong_confidence_rank, 1)):
+    the confidence is in a wrong option where the row has options (threshold
+    wrong_confidence), else in the base's wrong greedy answer (wrong_greedy_confidence); the
+    rank is that confidence's among trained rows of like length, since short answers are given
+    with more.
 
     Args:
-      signals: ``base_wrong_confidence``, ``base_greedy_confidence`` (null where the base is
-        right), their ``rank_``, and ``base_prob``, null where the base was not asked.
+      signals: ``base_in_kind``, ``base_wrong_confidence``, ``base_greedy_confidence`` (null
+        where the base is right), their ``rank_``, and ``base_prob``, null where the base was not asked.
       thresholds: ``wrong_confidence``, ``wrong_greedy_confidence``, ``wrong_confidence_rank``.
 
     Returns:
@@ -51,16 +54,32 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
 
     options = ("base_wrong_confidence", thresholds["wrong_confidence"])
     greedy = ("base_greedy_confidence", thresholds["wrong_greedy_confidence"])
-    has_options = pl.col("base_wrong_confidence").is_not_null()
+    in_kind = pl.col("base_in_kind").fill_null(False)
+    has_options = pl.col("base_wrong_confidence").is_not_null() & ~in_kind
     # Of a base that answers right, the confidence in a wrong answer is null.
     right = pl.col("base_prob").is_not_null() & pl.col("base_greedy_confidence").is_null()
     return verdicts(
         known(signals),
-        pl.when(has_options).then(of(*options)).when(right).then(0.0).otherwise(of(*greedy)),
+        pl.when(has_options)
+        .then(of(*options))
+        .when(right)
+        .then(0.0)
+        .when(in_kind)
+        .then(ramp(pl.col(greedy[0]), greedy[1]))
+        .otherwise(of(*greedy)),
         pl.when(has_options)
         .then(text(*options, "a wrong option", "the rows"))
         .when(right)
         .then(pl.lit("the base model's own answer is the response"))
+        .when(in_kind)
+        .then(
+            pl.format(
+                "the base model gives its own answer, another one, probability {} (flagged from "
+                "{})",
+                number(pl.col(greedy[0])),
+                pl.lit(greedy[1]),
+            )
+        )
         .otherwise(text(*greedy, "its own wrong answer", "the rows answered wrong")),
         NEEDS,
     )

@@ -22,10 +22,11 @@ LARGEST_GROUP = 256
 def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     """Scores how far trained rows of the same question contradict a row.
 
-    score = ramp(s; conflict_share, 1), where s = d n / (n + 1) is the share of contradicting
-    rows among the n + 1 rows of the question, the row itself counted (n = near_duplicates,
-    d = twin_disagreement): one against one gives 1/2, two against one 2/3. 0 where nobody
-    else asks it.
+    score = ramp(s; t, 1), where s = d n / (n + 1) is the share of contradicting rows among the
+    n + 1 rows of the question, the row itself counted (n = near_duplicates,
+    d = twin_disagreement): one against one gives 1/2, two against one 2/3. t is conflict_share
+    where the model answers as one of the contradicting rows does, or it is not known what it
+    answers; else it is conflict_majority. 0 where nobody else asks the question.
 
     Of rows that contradict each other some must fail, and which ones changes with the epoch:
     so ``related_ids`` names the whole group, the row itself among it, alike on all its rows.
@@ -33,8 +34,8 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
 
     Args:
       signals: ``near_duplicates``, ``twin_disagreement``, ``near_ids`` (those that disagree
-        first).
-      thresholds: ``conflict_share``.
+        first), ``rival_predicted``.
+      thresholds: ``conflict_share``, ``conflict_majority``.
 
     Returns:
       See the package; ``related_ids`` is null where no row contradicts.
@@ -55,19 +56,31 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
         shown,
         pl.when(ids.len() > NAMED).then(pl.lit(", ...")).otherwise(pl.lit("")),
     )
+    won, majority = pl.col("rival_predicted").fill_null(True), thresholds["conflict_majority"]
+    least = pl.when(won).then(thresholds["conflict_share"]).otherwise(majority)
+    score = (
+        pl.when(won)
+        .then(ramp(share, thresholds["conflict_share"]))
+        .otherwise(ramp(share, majority))
+    )
     evidence = pl.format(
         "{} of {} other trained rows with the same question answer otherwise, {} of them with "
-        "itself counted (flagged from {}){}",
+        "itself counted (flagged from {}, as the model's answer {} theirs){}",
         pl.col("_n_against"),
         n,
         number(share),
-        pl.lit(thresholds["conflict_share"]),
+        least,
+        pl.when(pl.col("rival_predicted"))
+        .then(pl.lit("is"))
+        .when(~pl.col("rival_predicted"))
+        .then(pl.lit("is not"))
+        .otherwise(pl.lit("may be")),
         group.fill_null(""),
     )
     nobody = pl.lit("no other trained row asks the same")
     return verdicts(
         rows,
-        ramp(share, thresholds["conflict_share"]),
+        score,
         pl.when(n == 0).then(nobody).otherwise(evidence),
         NEEDS,
         pl.col("_group"),

@@ -18,7 +18,9 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     score = max(rare, improving), with
 
     * rare = ramp(pattern_rarity; rare_rank, 1), a rank within the run: where every row's
-      pattern is alone, as in most real text, all share the middle rank and none is rare;
+      pattern is alone, as in most real text, all share the middle rank and none is rare; 0
+      where the base model gives the response a probability of rare_known a token or more:
+      what it can do already, it need not see often;
     * improving = ramp(loss_fall_last; falling_share, 1) where slope_end < 0, else 0, while
       the row's own stage is being trained: its loss fell by a real share over the last half
       of its visits, and more are to come (of 100 real rows unlearned after 2 epochs, 95 were
@@ -30,8 +32,8 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     Args:
       signals: ``presentations``, ``pattern_rarity``, ``pattern_count``, ``slope_end``,
         ``rank_slope_end``, ``loss_fall_last``, ``loss_last``, ``learned_own_stage``,
-        ``own_stage_prob`` (null while no stage of the row has ended).
-      thresholds: ``rare_rank``, ``falling_rank``, ``falling_share``.
+        ``own_stage_prob`` (null while no stage of the row has ended), ``base_prob``.
+      thresholds: ``rare_rank``, ``rare_known``, ``falling_rank``, ``falling_share``.
 
     Returns:
       See the package. Null where the row has not been visited yet.
@@ -47,13 +49,16 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     )
     visited = pl.col("presentations").fill_null(1) > 0
     evidence = pl.format(
-        "its pattern stands in {} trained rows, rarity rank {} (flagged from {}); after {} "
+        "its pattern stands in {} trained rows, rarity rank {} (flagged from {}), and the base "
+        "model gives the response probability {} a token (known from {}); after {} "
         "visits its loss was {} nats a token, slope {} a visit, steeper than {} of the rows of "
         "its length (flagged from {}), having fallen by {} of itself over the last half "
         "(flagged from {}){}",
         number(pl.col("pattern_count")),
         number(pl.col("pattern_rarity")),
         pl.lit(thresholds["rare_rank"]),
+        number(pl.col("base_prob"), 3),
+        pl.lit(thresholds["rare_known"]),
         number(pl.col("presentations")),
         number(pl.col("loss_last")),
         number(pl.col("slope_end"), 3),
@@ -99,7 +104,9 @@ def running() -> pl.Expr:
 
 def rare(thresholds: Mapping[str, Any]) -> pl.Expr:
     """Evidence of rarity; see `judge`."""
-    return ramp(pl.col("pattern_rarity"), thresholds["rare_rank"])
+    new = pl.col("base_prob").fill_null(0.0) < thresholds["rare_known"]
+    rank = pl.col("pattern_rarity")
+    return pl.when(new | rank.is_null()).then(ramp(rank, thresholds["rare_rank"])).otherwise(0.0)
 
 
 def falling(thresholds: Mapping[str, Any]) -> pl.Expr:

@@ -15,7 +15,9 @@ NEEDS = ("base_accuracy", "base_gold_prob", "base_prob", "rank_base_prob")
 def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     """Scores the base model's ignorance of the recorded response.
 
-    With options: score = min(ramp(1 - base_accuracy; 1 - lack_accuracy, 1),
+    Where the base's own answer is an answer of this data (base_in_kind): score =
+    ramp(1 - base_prob; 1 - lack_probability, 1) if it is wrong, else 0. Elsewhere, with
+    options: score = min(ramp(1 - base_accuracy; 1 - lack_accuracy, 1),
     ramp(1 - base_gold_prob; 1 - lack_gold_probability, 1)): it is mostly wrong over the
     wordings asked, and gives the response no majority among its options. Without: the same of
     base_prob (lack_probability) and of its rank among trained rows of like length
@@ -23,7 +25,8 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     such a row stays unattributed if nothing else explains it.
 
     Args:
-      signals: ``base_accuracy``, ``base_gold_prob``, ``base_gold_rank``, ``base_prob``,
+      signals: ``base_in_kind``, ``base_greedy_confidence`` (null where the base is right),
+        ``base_accuracy``, ``base_gold_prob``, ``base_gold_rank``, ``base_prob``,
         ``rank_base_prob``.
       thresholds: ``lack_accuracy``, ``lack_gold_probability``, ``lack_probability``,
         ``lack_rank``.
@@ -40,6 +43,16 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
         lack("base_accuracy", "lack_accuracy"), lack("base_gold_prob", "lack_gold_probability")
     )
     without = weakest(lack("base_prob", "lack_probability"), lack("rank_base_prob", "lack_rank"))
+    in_kind = pl.col("base_in_kind").fill_null(False) & pl.col("base_prob").is_not_null()
+    right = pl.col("base_greedy_confidence").is_null()
+    own = pl.when(right).then(0.0).otherwise(lack("base_prob", "lack_probability"))
+    said = pl.format(
+        "the base model's own answer {} and it gives the response probability {} a token "
+        "(flagged up to {}, where its own is another)",
+        pl.when(right).then(pl.lit("is the response,")).otherwise(pl.lit("is another,")),
+        number(pl.col("base_prob"), 3),
+        pl.lit(thresholds["lack_probability"]),
+    )
     among_options = pl.format(
         "the base model is right in {} of the wordings (flagged up to {}) and gives the response "
         "{} among its options (flagged up to {}); the response's rank there is {}",
@@ -59,7 +72,7 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     )
     return verdicts(
         known(signals),
-        pl.when(asked).then(with_options).otherwise(without),
-        pl.when(asked).then(among_options).otherwise(alone),
+        pl.when(in_kind).then(own).when(asked).then(with_options).otherwise(without),
+        pl.when(in_kind).then(said).when(asked).then(among_options).otherwise(alone),
         NEEDS,
     )

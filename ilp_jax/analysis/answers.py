@@ -1,0 +1,73 @@
+"""What the models' own greedy answers are among the run's answers: two signals."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from ilp_jax.analysis.words import normalised
+
+BASE = "base"
+
+
+def base_in_kind(inference: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFrame:
+    """Whether the base model's own answer is an answer at all, so that it can be believed.
+
+    A base model that does not know a data set's format goes on with other text; of one that
+    does, the probability of the response and of its own answer say what it knows.
+
+    Args:
+      inference: answers with a ``point`` column.
+      examples: ``examples.parquet``.
+
+    Returns:
+      One row an example asked at the base: ``example_id`` and ``base_in_kind``, whether its
+      greedy answer is the response or an option of any example of the run, but for case and
+      punctuation.
+    """
+    texts = pl.concat(
+        [
+            examples.select(text="response"),
+            examples.select(pl.col("options").list.explode().alias("text")).drop_nulls(),
+        ]
+    )
+    known = texts.select(normalised(pl.col("text")).unique())["text"]
+    greedy = inference.filter(pl.col("mode") == "greedy", pl.col("point") == BASE)
+    said = normalised(pl.col("prediction").fill_null(""))
+    return greedy.select(
+        "example_id", (said.is_in(known.implode()) & (said != "")).alias("base_in_kind")
+    )
+
+
+def rival_predicted(
+    inference: pl.DataFrame, examples: pl.DataFrame, near: pl.DataFrame
+) -> pl.DataFrame:
+    """Whether a model answers as a row does that contradicts the example.
+
+    Args:
+      inference: answers with a ``point`` column.
+      examples: ``examples.parquet``.
+      near: ``example_id`` and ``near_ids`` (`duplicates.duplicates`).
+
+    Returns:
+      One row an example and point that has near-duplicates: ``example_id``, ``point``,
+      ``rival_predicted``: its greedy answer is the response of one of those listed that give
+      another than its own, but for case and punctuation.
+    """
+    answer = normalised(pl.col("response")).alias("answer")
+    rivals = (
+        near.select("example_id", pl.col("near_ids").alias("other"))
+        .explode("other")
+        .drop_nulls()
+        .join(examples.select(pl.col("example_id").alias("other"), answer), on="other")
+        .join(examples.select("example_id", answer.alias("own")), on="example_id")
+        .group_by("example_id")
+        .agg(pl.col("answer").filter(pl.col("answer") != pl.col("own")).alias("rivals"))
+    )
+    greedy = inference.filter(pl.col("mode") == "greedy").select(
+        "example_id", "point", normalised(pl.col("prediction").fill_null("")).alias("said")
+    )
+    return greedy.join(rivals, on="example_id").select(
+        "example_id",
+        "point",
+        pl.col("rivals").list.contains(pl.col("said")).alias("rival_predicted"),
+    )
