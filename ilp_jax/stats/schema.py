@@ -58,6 +58,11 @@ CAUSES = (
 
 UNATTRIBUTED = "unattributed"
 
+PLANTED = (*CAUSES, "fault", "control", "filler")
+"""What a row of a planted study was made to show. ``fault``: the base model knows the answer,
+nothing contradicts it, and a pipeline fault trains another target: none of the five causes.
+``control``: nothing is planted. ``filler``: rows that make up the run, not scored."""
+
 
 def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "", null: bool = False):
     return pa.field(name, kind, nullable=null, metadata={"meaning": meaning, "unit": unit})

@@ -1,4 +1,8 @@
-"""What was planted in each row of a world: ``truth.parquet``."""
+"""Keeps ``truth.parquet``: what was planted in each row of a planted study.
+
+It is written with the data. Of all that reads a run, only what scores a diagnosis may open it:
+neither signals, rules nor fitted models know of it.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,63 @@ from etils import epath
 
 from ilp_jax import files
 from ilp_jax.errors import UserError
+from ilp_jax.stats.reader import check_run
+from ilp_jax.stats.schema import PLANTED, TRUTH_SCHEMA
 
 FILE = "truth.parquet"
 
 
-def write_truth(workdir: epath.PathLike, table: pa.Table) -> None:
-    """Writes it, atomically.
+def write_truth(run_folder: epath.PathLike, table: pl.DataFrame | pa.Table) -> None:
+    """Writes ``truth.parquet`` whole.
 
     Args:
-      workdir: the run's folder.
-      table: the columns of ``TRUTH_SCHEMA``.
+      run_folder: the run's folder.
+      table: the columns of `ilp_jax.stats.schema.TRUTH_SCHEMA`, in any order.
 
     Raises:
       RunFailure: the disk is full.
+      ValueError: a column is missing or unknown.
     """
-    files.write_parquet(epath.Path(workdir) / FILE, table, {"file": "truth"})
+    files.write_parquet(
+        files.as_path(run_folder) / FILE, table, {"file": "truth"}, schema=TRUTH_SCHEMA
+    )
 
 
-def read_truth(workdir: epath.PathLike) -> pl.DataFrame:
-    """Reads it. Only the scoring of a diagnosis does, never the diagnosis itself.
+def has_truth(run_folder: epath.PathLike) -> bool:
+    """Whether a run is a planted study; the file is not opened."""
+    return (files.as_path(run_folder) / FILE).exists()
+
+
+def read_truth(run_folder: epath.PathLike) -> pl.DataFrame:
+    """What was planted in each row.
 
     Args:
-      workdir: the run's folder.
+      run_folder: the run's folder.
+
+    Returns:
+      The columns of `ilp_jax.stats.schema.TRUTH_SCHEMA`, one row an example.
 
     Raises:
-      UserError: the run is of no planted world, or the file is damaged.
+      UserError: the folder is not a run's, nothing was planted there, or the file is damaged.
     """
-    path = epath.Path(workdir) / FILE
-    if not path.exists():
-        raise UserError(path, "does not exist", "only a study with planted causes has a truth")
-    return files.read_parquet(path)
+    folder = check_run(run_folder)
+    if not has_truth(folder):
+        raise UserError(
+            folder,
+            f"is no planted study (it has no {FILE})",
+            "give the --workdir of a controlled study",
+        )
+    rows = files.read_parquet(folder / FILE)
+    missing = [name for name in TRUTH_SCHEMA.names if name not in rows.columns]
+    unknown = [] if missing else sorted(set(rows["planted"]) - set(PLANTED))
+    twice = not missing and rows["example_id"].is_duplicated().any()
+    if missing or unknown or twice:
+        what = (
+            f"has no column {missing[0]}"
+            if missing
+            else f"plants {unknown[0]!r}, which is none of {', '.join(PLANTED)}"
+            if unknown
+            else "names an example twice"
+        )
+        raise UserError(folder / FILE, what, "write the run's data anew")
+    return rows.select(TRUTH_SCHEMA.names)
