@@ -79,8 +79,8 @@ def _figures(
             "ece": calibration.ece(p, right),
             "reliability": calibration.reliability(p, right),
         }
-        weights_BxN = weights_BxU[:, scored["unit"].to_numpy()]
-        intervals["ece"] = spread(calibration.resampled_ece(p, right, weights_BxN))
+        units = scored["unit"].to_numpy()
+        intervals["ece"] = spread(calibration.resampled_ece(p, right, units, weights_BxU))
     return found | {"intervals": intervals}
 
 

@@ -10,6 +10,7 @@ import polars as pl
 from ilp_jax.stats.schema import CAUSES
 
 BINS = 10
+_AT_ONCE = 1 << 15  # rows of resamples held at once, so that they stay in the cache
 CALIBRATED = ("model", "model_blind")
 """Methods whose scores are meant as probabilities."""
 
@@ -91,27 +92,48 @@ def ece(p: np.ndarray, right: np.ndarray) -> float | None:
     return sum(one["n"] * abs(one["told"] - one["right"]) for one in parts) / len(p)
 
 
-def resampled_ece(p: np.ndarray, right: np.ndarray, weights_BxN: np.ndarray) -> np.ndarray:
+def resampled_ece(
+    p: np.ndarray, right: np.ndarray, unit_N: np.ndarray, weights_BxU: np.ndarray
+) -> np.ndarray:
     """`ece` of each resample, its bins drawn anew.
 
     Args:
       p: float [n].
       right: bool [n].
-      weights_BxN: how often each row is in each resample, whole numbers.
+      unit_N: int [n], the unit that each row is drawn with.
+      weights_BxU: how often each unit is in each resample, whole numbers.
 
     Returns:
       float64 [B]; nan for a resample without rows. Higher on average than `ece` of the rows
       themselves, as a resample's chance is added to theirs.
     """
     order = np.argsort(p, kind="stable")
-    gap = (p - right)[order]
-    out = np.full(len(weights_BxN), np.nan)
-    for b, weights in enumerate(weights_BxN):
-        w = weights[order].astype(np.float64)
-        mass = np.concatenate([[0.0], np.cumsum(w)])
-        n = int(mass[-1])
-        if n:
-            # A row drawn several times may lie in two bins; the sum is linear within it.
-            total = np.concatenate([[0.0], np.cumsum(w * gap)])
-            out[b] = np.abs(np.diff(np.interp(edges(n), mass, total))).sum() / n
+    gap_N, unit_N = (p - right)[order], unit_N[order]
+    some = max(1, _AT_ONCE // max(1, len(p)))
+    parts = [
+        _errors(gap_N, weights_BxU[start : start + some, unit_N])
+        for start in range(0, len(weights_BxU), some)
+    ]
+    return np.concatenate(parts)
+
+
+def _errors(gap_N: np.ndarray, weights_BxN: np.ndarray) -> np.ndarray:
+    """Errors of resamples of rows that are sorted by probability."""
+    mass_BxM = _from_zero(weights_BxN.astype(np.float64))
+    total_BxM = _from_zero(weights_BxN * gap_N)
+    n_B = mass_BxM[:, -1]
+    # All resamples one after another on one axis, so that one call interpolates them. A row
+    # drawn several times may lie in two bins; the sum is linear within it.
+    start_Bx1 = (np.arange(len(n_B)) * (n_B.max(initial=0.0) + 1))[:, None]
+    ends_BxK = edges(n_B.astype(np.int64)) + start_Bx1
+    at_ends = np.interp(ends_BxK.ravel(), (mass_BxM + start_Bx1).ravel(), total_BxM.ravel())
+    gaps_B = np.abs(np.diff(at_ends.reshape(ends_BxK.shape))).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.where(n_B > 0, gaps_B / n_B, np.nan)
+
+
+def _from_zero(steps_BxN: np.ndarray) -> np.ndarray:
+    """Running sums with 0 in front: float64 [B, N + 1]."""
+    out = np.zeros((len(steps_BxN), steps_BxN.shape[1] + 1))
+    np.cumsum(steps_BxN, axis=1, out=out[:, 1:])
     return out

@@ -31,30 +31,30 @@ def planted_shares(
       group go together; at a share of 0 or 1 it has no width, and Wilson's has.
     """
     rows = pl.concat([run.verdicts for run in runs])
-    cells = []
-    for (detector, group, detail), part in (
-        *_parts(rows.with_columns(detail=pl.lit(None, pl.String)), label),
-        *_parts(rows, label),
-    ):
-        found = share(part)
-        if found:
-            place = {"detector": detector, "planted": group, "detail": detail}
-            cells.append(place | found | {"resampled": _resampled(part, weights_BxU)})
+    whole = rows.with_columns(detail=pl.lit(None, pl.String))
+    keys = ("detector", label, "detail")
+    parts = [
+        (dict(zip(("detector", "planted", "detail"), key, strict=True)), part)
+        for frame in (whole, rows)
+        for key, part in frame.group_by(keys, maintain_order=True)
+    ]
+    spans = _resampled([part for _, part in parts], weights_BxU)
+    cells = [
+        place | (share(part) or {}) | {"resampled": span}
+        for (place, part), span in zip(parts, spans, strict=True)
+    ]
     return sorted(
         cells,
         key=lambda c: (c["detector"], PLANTED.index(c["planted"]), c["detail"] or ""),
     )
 
 
-def _parts(rows: pl.DataFrame, label: str):
-    return rows.group_by("detector", label, "detail")
-
-
-def _resampled(rows: pl.DataFrame, weights_BxU: np.ndarray) -> list[float] | None:
-    counts = rows.group_by("unit").agg(
-        n=pl.len().cast(pl.Float32), unlearned=pl.col("unlearned").sum().cast(pl.Float32)
-    )
-    weights = weights_BxU[:, counts["unit"].to_numpy()]
+def _resampled(parts: Sequence[pl.DataFrame], weights_BxU: np.ndarray) -> list[list[float] | None]:
+    n_units = weights_BxU.shape[1]
+    counts = []
+    for part in parts:
+        units, unlearned = part["unit"].to_numpy(), part["unlearned"].to_numpy()
+        counts += [np.bincount(some, minlength=n_units) for some in (units[unlearned], units)]
+    sums = weights_BxU @ np.stack(counts, axis=1).astype(np.float32)
     with np.errstate(invalid="ignore"):
-        again = (weights @ counts["unlearned"].to_numpy()) / (weights @ counts["n"].to_numpy())
-    return spread(again)
+        return spread(sums[:, ::2] / sums[:, 1::2])

@@ -91,17 +91,23 @@ def spread(resampled: np.ndarray) -> list[Any]:
     """The central 95% of a statistic over the resamples in which it is defined (Efron 1979).
 
     Args:
-      resampled: float [B, ...], nan where not defined.
+      resampled: float [B] or [B, k], nan where not defined.
 
     Returns:
-      Nested lists [...] of intervals, None where the statistic is never defined.
+      An interval, or k of them; None where the statistic is never defined.
     """
-    flat = np.asarray(resampled, np.float64).reshape(len(resampled), -1)
-    tail = (1 - CONFIDENCE) / 2
-    found: list[Any] = []
-    for column in flat.T:
-        known = column[~np.isnan(column)]
-        bounds = np.quantile(known, [tail, 1 - tail]) if len(known) else None
-        found.append(None if bounds is None else [float(bound) for bound in bounds])
-    shape = np.shape(resampled)[1:]
-    return found[0] if not shape else found
+    values = np.asarray(resampled, np.float64)
+    ordered = np.sort(values.reshape(len(values), -1), axis=0)  # nan comes last
+    known = (~np.isnan(ordered)).sum(axis=0)
+    tail, columns, bounds = (1 - CONFIDENCE) / 2, np.arange(ordered.shape[1]), []
+    for quantile in (tail, 1 - tail):
+        place = quantile * np.maximum(known - 1, 0)
+        below = np.floor(place).astype(int)
+        above = np.minimum(below + 1, np.maximum(known - 1, 0))
+        low, high = ordered[below, columns], ordered[above, columns]
+        bounds.append(low + (place - below) * (high - low))
+    found = [
+        [low, high] if n else None
+        for low, high, n in zip(*(bound.tolist() for bound in bounds), known, strict=True)
+    ]
+    return found if values.ndim > 1 else found[0]
