@@ -56,6 +56,12 @@ COMMANDS = {
         "Writes WORKDIR/report.html, which opens offline; with --out, or with several "
         "--workdir, writes FILE and nothing else there. Needs no accelerator.",
     ),
+    "evaluate": (
+        "the diagnosis of planted studies against what was planted",
+        "Macro-F1, recalls, what is left unattributed, calibration. Adds the figures to "
+        "WORKDIR/summary.json; of several --workdir only shows them, and --out FILE keeps them "
+        "as JSON, each run's beside those of all. Needs no accelerator and no configuration.",
+    ),
     "config show": (
         "print the resolved configuration as YAML",
         "Runs nothing and needs no WORKDIR.",
@@ -79,7 +85,8 @@ COMMANDS = {
         "Prints each norm's largest relative error; needs no WORKDIR.",
     ),
 }
-_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose", "export", "replay", "report")
+_SEVERAL = ("report", "evaluate")  # of which runs may stand side by side
+_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose", "export", "replay", *_SEVERAL)
 _TUNED_USAGE = """
        ilp detect --base DIR --tuned DIR --data FILE.jsonl --workdir DIR [--config FILE ...]"""
 _HOW_CONFIG_WORKS = """\
@@ -153,6 +160,8 @@ def _config(command: str, options: argparse.Namespace, overrides: list[str]):
         return config.for_tuned(*pair, options.config, overrides)
     if options.config:
         return config.load(options.config, overrides)
+    if command == "evaluate" and not overrides:
+        return None  # a run of an older or newer version is scored all the same
     if options.workdir:
         first = options.workdir[0] if isinstance(options.workdir, list) else options.workdir
         return config.from_run(first, overrides)
@@ -173,6 +182,10 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
         from ilp_jax.data.prepare import prepare
 
         return prepare(config)
+    if command == "evaluate":
+        from ilp_jax.analysis.evaluate import evaluate
+
+        return evaluate(options.workdir, options.out)
     if command == "report" and (options.out or len(options.workdir) > 1):
         return _report_of(options, config)
     from ilp_jax import study
@@ -232,7 +245,7 @@ def _parser(command: str) -> _Parser:
         usage=f"ilp {command} --config FILE[:name=value,...] "
         + ("--workdir DIR " if command in _NEEDS_WORKDIR else "")
         + ("--out DIR " if command == "export" else "")
-        + ("[--out FILE]\n       " if command == "report" else "")
+        + ("[DIR ...] [--out FILE]\n       " if command in _SEVERAL else "")
         + ("[--rows N] " if command == "data preview" else "")
         + ("[--limit N]\n           " if command == "replay" else "")
         + "[--config.field=value ...]"
@@ -243,12 +256,14 @@ def _parser(command: str) -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="the study's Python file")
-    several = {"action": "append"} if command == "report" else {}
+    several = {"action": "extend", "nargs": "+"} if command in _SEVERAL else {}
     parser.add_argument(
         "--workdir", metavar="DIR", help="folder of the run, local or gs://", **several
     )
     if command == "report":
         parser.add_argument("--out", metavar="FILE", help="an HTML file, in place of WORKDIR's")
+    if command == "evaluate":
+        parser.add_argument("--out", metavar="FILE", help="a JSON file for the figures")
     if command == "export":
         parser.add_argument("--out", metavar="DIR", required=True, help="a new folder")
     if command == "replay":

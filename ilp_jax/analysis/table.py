@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ilp_jax.analysis import detection_table
+from ilp_jax.analysis import agreement_table, detection_table
 from ilp_jax.analysis.cause_table import render_causes
 from ilp_jax.analysis.shares import point_order
 from ilp_jax.analysis.titled import titled
@@ -34,7 +34,8 @@ def render(summary: dict[str, Any]) -> Group:
 
     Returns:
       Something that rich prints: shares unlearned by point, per stage and source, what was
-      learned and lost, the causes at the end, and notes on what the figures rest on.
+      learned and lost, the causes at the end, their agreement with what was planted where
+      that was evaluated, and notes on what the figures rest on.
     """
     points = sorted({cell["point"] for cell in summary["shares"]}, key=point_order)
     detectors = [d for d in DETECTORS if any(c["detector"] == d for c in summary["shares"])]
@@ -45,7 +46,8 @@ def render(summary: dict[str, Any]) -> Group:
     pairs = [followed[i : i + 2] for i in range(0, len(followed), 2)]
     tables += [_learned_and_lost(summary, pair) for pair in pairs]
     tables += detection_table.side_by_side(summary)
-    return Group(*tables, *render_causes(summary), *_notes(summary))
+    tables += [*render_causes(summary), *agreement_table.render(summary)]
+    return Group(*tables, *_notes(summary))
 
 
 def _shares(summary: dict[str, Any], detector: str, points: Sequence[str]) -> Table:

@@ -46,13 +46,16 @@ _SHARE = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
 _MOST_PANELS = 12  # more stages than that are in the numbers alone
 
 
-def shares_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | None:
-    """Share unlearned by point (or run) and detector: dots with 95% intervals.
+def shares_chart(
+    cells: Sequence[Mapping[str, Any]], width: int, title: str = "share unlearned"
+) -> alt.Chart | None:
+    """Share unlearned by point (or run, or group) and detector: dots with 95% intervals.
 
     Args:
-      cells: ``label`` (the row), ``detector``, ``share``, ``interval``, ``n``, ``unlearned``,
-        in the order of display.
+      cells: ``label`` (the row), ``detector``, ``share``, ``interval``, ``n``, ``unlearned``
+        (a count; absent where the figure is no share of rows), in the order of display.
       width: pixels.
+      title: what the axis across shows.
 
     Returns:
       The chart, None where there are no cells.
@@ -67,8 +70,8 @@ def shares_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
             "low": cell["interval"][0],
             "high": cell["interval"][1],
             "text": f"{visible(cell['label'])}, {DETECTORS.get(cell['detector'])}: "
-            f"{cell['unlearned']} of {cell['n']} = {cell['share']:.3f} "
-            f"({cell['interval'][0]:.3f} to {cell['interval'][1]:.3f})",
+            + (f"{cell['unlearned']} of {cell['n']} = " if "unlearned" in cell else "")
+            + f"{cell['share']:.3f} ({cell['interval'][0]:.3f} to {cell['interval'][1]:.3f})",
         }
         for cell in cells
     ]
@@ -86,7 +89,7 @@ def shares_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
         yOffset=alt.YOffset("detector:N", sort=names),
         color=alt.Color("detector:N", scale=_of_detectors({}), legend=None),
     )
-    across = alt.X("low:Q", scale=alt.Scale(domain=[0, 1]), axis=_SHARE, title="share unlearned")
+    across = alt.X("low:Q", scale=alt.Scale(domain=[0, 1]), axis=_SHARE, title=title)
     whiskers = base.mark_rule(strokeWidth=2, aria=False).encode(x=across, x2="high:Q")
     dots = base.mark_point(size=70, filled=True, opacity=1).encode(
         x="share:Q",
@@ -208,6 +211,37 @@ def causes_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.Chart | 
     whiskers = base.mark_rule(strokeWidth=2, color=_INK, aria=False).encode(x="low:Q", x2="high:Q")
     labels = base.mark_text(align="left", dx=6, color=_INK).encode(x="high:Q", text="label:N")
     return (bars + whiskers + labels).properties(width=width - 190, height=len(rows) * 30)
+
+
+def reliability_chart(cells: Sequence[Mapping[str, Any]], width: int) -> alt.LayerChart | None:
+    """Share right over the probability told: a dot a bin, and the diagonal.
+
+    Args:
+      cells: ``told``, ``right`` (both [0, 1]), ``n``.
+      width: pixels.
+
+    Returns:
+      The chart, None without cells.
+    """
+    if not cells:
+        return None
+    rows = [
+        {**cell, "text": f"told {cell['told']:.3f}, right {cell['right']:.3f} of {cell['n']}"}
+        for cell in cells
+    ]
+    scale = alt.Scale(domain=[0, 1])
+    ends = alt.Chart(_data([{"told": end, "right": end} for end in (0, 1)]))
+    diagonal = ends.mark_line(color=_MUTED, strokeDash=[4, 4], strokeWidth=1, aria=False)
+    dots = alt.Chart(_data(rows)).mark_point(size=70, filled=True, opacity=1, color="var(--bar)")
+    layers = [
+        layer.encode(
+            x=alt.X("told:Q", scale=scale, axis=_SHARE, title="mean probability told"),
+            y=alt.Y("right:Q", scale=scale, axis=_SHARE, title="share right"),
+        )
+        for layer in (diagonal, dots.encode(description="text:N"))
+    ]
+    side = min(width - 70, 320)
+    return alt.layer(*layers).properties(width=side, height=side)
 
 
 def _data(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:

@@ -12,6 +12,7 @@ from ilp_jax.analysis import table
 from ilp_jax.analysis.report import charts, words
 from ilp_jax.analysis.report.figures import method_order
 from ilp_jax.analysis.report.load import Run
+from ilp_jax.analysis.report.planted import planted
 from ilp_jax.analysis.report.svg import svg
 from ilp_jax.analysis.report.text import visible
 from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
@@ -69,6 +70,7 @@ def page(run: Run, figures: Mapping[str, Any], name: str, key: str) -> dict[str,
         "causes": cause_tables(figures["causes"], key),
         "causes_note": visible(summary.get("causes_note", "")),
         "separation": separation(run, figures),
+        "planted": planted(summary, lambda name, *of: drawn(f"{key}{name}", *of)),
         "unlearned": run.workdir / "diagnosis.parquet",
     }
 
