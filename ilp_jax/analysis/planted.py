@@ -108,10 +108,7 @@ def _place(workdir: epath.Path) -> dict[str, Any]:
     """The run's world, family and name, as far as its config tells."""
     record = files.read_json(workdir / RECORD) if (workdir / RECORD).exists() else {}
     world = (record.get("config") or {}).get("world") or {}
-    seed, family = world.get("seed"), world.get("family")
-    known = seed is not None and family
-    return {
-        "world": seed,
-        "family": family or None,
-        "name": f"{family} {seed}" if known else workdir.name,
-    }
+    if not world.get("family"):
+        return {"world": None, "family": None, "name": workdir.name}
+    seed, family = world.get("seed"), world["family"]
+    return {"world": seed, "family": family, "name": f"{family} {seed}"}

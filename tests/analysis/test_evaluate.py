@@ -147,6 +147,16 @@ def test_wrong_input_is_one_line(planted_run, tmp_path, refused):
     assert "evaluation" not in files.read_json(run / "summary.json")
 
 
+def test_runs_of_no_world_are_named_by_their_folders_and_are_worlds_of_their_own(
+    planted_run, tmp_path
+):
+    runs = [planted_run(name, seed=i, n=6, family="") for i, name in enumerate("ab")]
+    evaluation.evaluate(runs, tmp_path / "x.json", FEW)
+    found = files.read_json(tmp_path / "x.json")
+    assert [(one["name"], one["world"]) for one in found["runs"]] == [("a", None), ("b", None)]
+    assert found["pooled"]["evaluation"]["worlds"] == 2
+
+
 def test_a_run_whose_base_was_not_asked_keeps_the_planted_labels(planted_run):
     run = planted_run(belief=False, n=10)
     found = evaluation.evaluate_run(run, FEW)

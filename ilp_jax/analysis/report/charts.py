@@ -47,7 +47,10 @@ _MOST_PANELS = 12  # more stages than that are in the numbers alone
 
 
 def shares_chart(
-    cells: Sequence[Mapping[str, Any]], width: int, title: str = "share unlearned"
+    cells: Sequence[Mapping[str, Any]],
+    width: int,
+    title: str = "share unlearned",
+    letters: int = 18,
 ) -> alt.Chart | None:
     """Share unlearned by point (or run, or group) and detector: dots with 95% intervals.
 
@@ -56,6 +59,7 @@ def shares_chart(
         (a count; absent where the figure is no share of rows), in the order of display.
       width: pixels.
       title: what the axis across shows.
+      letters: of a label that are kept.
 
     Returns:
       The chart, None where there are no cells.
@@ -64,7 +68,7 @@ def shares_chart(
         return None
     rows = [
         {
-            "label": label(cell["label"], 18),
+            "label": label(cell["label"], letters),
             "detector": DETECTORS.get(cell["detector"], cell["detector"]),
             "share": cell["share"],
             "low": cell["interval"][0],
@@ -97,7 +101,7 @@ def shares_chart(
         description="text:N",
     )
     height = len(labels) * (14 * len(names) + 12)
-    return (whiskers + dots).properties(width=width - 110, height=height)
+    return (whiskers + dots).properties(width=width - 6 * letters, height=height)
 
 
 def trajectories_chart(

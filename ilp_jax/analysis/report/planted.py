@@ -35,6 +35,7 @@ def planted(summary: Mapping[str, Any], draw: Any) -> dict[str, Any] | None:
     scores, shares = _scores(summary, detectors), _shares(summary)
     across = "macro-F1 over the five causes, as planted"
     macro = functools.partial(charts.shares_chart, title=across)
+    groups = functools.partial(charts.shares_chart, letters=max(map(len, PLANTED)))
     return {
         "detector": detector,
         "detectors": [name for name in charts.DETECTORS if name in told],
@@ -42,7 +43,7 @@ def planted(summary: Mapping[str, Any], draw: Any) -> dict[str, Any] | None:
         "macro_f1": scores,
         "macro_f1_chart": draw("f", macro, [one for one in scores if one["share"] is not None]),
         "shares": shares,
-        "shares_chart": draw("p", charts.shares_chart, shares),
+        "shares_chart": draw("p", groups, shares),
         "told": TOLD,
         "confusion": [
             {"planted": true, "cells": [line[name] for name in TOLD], "n": sum(line.values())}
