@@ -40,12 +40,12 @@ def agreement(
       * ``ece`` and ``reliability`` of methods with calibrated scores
         (`calibration.CALIBRATED`), over the same n rows; else None.
       * ``intervals``: 95% bootstrap intervals of ``macro_f1``, ``recall``, ``precision``,
-        ``unattributed`` and ``ece``, in the same form.
+        ``f1``, ``unattributed`` and ``ece``, in the same form. At a share of 0 or 1 such an
+        interval has no width; the terminal's table widens it to Wilson's.
 
       None stands for what is not defined, such as the recall of a cause without rows.
     """
-    told = pl.concat([run.told.with_columns(run=pl.lit(i)) for i, run in enumerate(runs)])
-    told = told.filter(pl.col(label).is_in(TRUE))
+    told = pl.concat([run.told for run in runs]).filter(pl.col(label).is_in(TRUE))
     pairs = pl.concat([run.methods for run in runs]).group_by("detector", "method").len("runs")
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for detector, method, n_runs in pairs.sort("detector", "method").iter_rows():

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ilp_jax.analysis.confusion import TOLD
+from ilp_jax.analysis.figures import share_of
 from ilp_jax.analysis.titled import titled
 from ilp_jax.stats.schema import CAUSES, PLANTED
 
@@ -66,7 +67,7 @@ def note(summary: Mapping[str, Any]) -> str:
     text = (
         f"At the point {about['point']}, over rows unlearned there. Intervals: 95%, "
         f"{about['resamples']} bootstrap resamples of {over}groups of rows that belong together "
-        f"({about['groups']}; seed {about['seed']}); of shares, the wider of this and Wilson's. "
+        f"({about['groups']}; seed {about['seed']}); of shares and recalls, the wider of this and Wilson's. "
         "Unattributed counts as wrong. "
     )
     if belief is None:
@@ -96,6 +97,12 @@ def hull(cell: Mapping[str, Any], other: Sequence[float] | None) -> list[float]:
 def share_text(cell: Mapping[str, Any] | None, other: Sequence[float] | None) -> str:
     """A share with its `hull`."""
     return "-" if cell is None else number(cell["share"], hull(cell, other))
+
+
+def recall_text(figures: Mapping[str, Any], cause: str) -> str:
+    """A cause's recall with its `hull`: the bootstrap gives no width to a recall of 0 or 1."""
+    n, right = figures["n_by_cause"][cause], figures["confusion"][cause][cause]
+    return share_text(share_of(right, n), figures["intervals"]["recall"][cause])
 
 
 def _two(value: float) -> str:
@@ -150,14 +157,14 @@ def _lines(summary: Mapping[str, Any], worst: Mapping[str, Any] | None, detector
     for cause in CAUSES:
         cells = [
             (
-                number(one[best]["recall"][cause], one[best]["intervals"]["recall"][cause]),
+                recall_text(one[best], cause),
                 str(one[best]["n_by_cause"][cause]),
             )
             for one in told
         ]
         at = lowest.get(best, {}).get("recall", {}).get(cause)
         yield f"recall of {_spaced(cause)}, {best}", *cells[0], *cells[1], at
-    names = {"fault": "fault left unattributed", "causes": "the five causes wrongly so"}
+    names = {"fault": "fault left unattributed", "causes": "causes left unattributed"}
     for method in [name for name in ("rules", "model", "model_blind") if name in methods]:
         for group, name in names.items():
             cells = [

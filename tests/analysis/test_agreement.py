@@ -169,3 +169,17 @@ def test_a_cause_without_rows_is_left_out_of_the_mean(folders):
     assert found["sampled"]["rules"]["unattributed"]["fault"] is None
     assert agreement_table.number(None) == agreement_table.share_text(None, None) == "-"
     assert all(cell["share"] == 0 for cell in cells)
+
+
+def test_a_recall_of_all_rows_is_shown_with_wilsons_width():
+    figures_ = {
+        "n_by_cause": {"data_conflict": 55},
+        "confusion": {"data_conflict": {"data_conflict": 55}},
+        "intervals": {"recall": {"data_conflict": [1.0, 1.0]}},
+    }
+    low = interval(55, 55)[0]
+    assert agreement_table.recall_text(
+        figures_, "data_conflict"
+    ) == f"1.00 [{low:.2f}, 1.00]".replace("[0.", "[.")
+    figures_["n_by_cause"] = {"data_conflict": 0}
+    assert agreement_table.recall_text(figures_, "data_conflict") == "-"
