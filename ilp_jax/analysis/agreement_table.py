@@ -67,8 +67,8 @@ def note(summary: Mapping[str, Any]) -> str:
     text = (
         f"At the point {about['point']}, over rows unlearned there. Intervals: 95%, "
         f"{about['resamples']} bootstrap resamples of {over}groups of rows that belong together "
-        f"({about['groups']}; seed {about['seed']}); of shares and recalls, the wider of this and Wilson's. "
-        "Unattributed counts as wrong. "
+        f"({about['groups']}; seed {about['seed']}); of shares and recalls, the wider of this "
+        "and Wilson's. Unattributed counts as wrong. "
     )
     if belief is None:
         return text + "The base model was not asked: labels by belief are those planted."
