@@ -1,6 +1,6 @@
 """A study, phase by phase: the one file that shows the whole flow.
 
-    config -> data -> probe base -> train -> detect -> diagnose -> report, table
+    config -> data -> probe base -> train -> detect -> diagnose -> (evaluate) -> report, table
 
 Each phase reads the files of those before it and writes its own; a finished phase of the
 same config is not run again, an interrupted one goes on where it stopped. Every function
@@ -22,6 +22,7 @@ from rich.console import Group, RenderableType
 
 from ilp_jax import files, progress, run_record, tuned
 from ilp_jax.analysis import diagnose as analysis
+from ilp_jax.analysis import evaluate as evaluation
 from ilp_jax.analysis import report as report_page
 from ilp_jax.analysis import table
 from ilp_jax.config import to_dict
@@ -46,6 +47,8 @@ from ilp_jax.workspace import Workspace
 from ilp_jax.world.base import located
 
 PHASES = ("probe", "train", "detect", "diagnose", "report")
+PLANTED_PHASES = ("probe", "train", "detect", "diagnose", "evaluate", "report")
+"""Where causes are planted, the diagnosis is scored."""
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
@@ -62,7 +65,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
       UserError: the input is wrong, or the folder holds a run of another config.
       RunFailure: a value is not finite, or the disk is full.
     """
-    return _run_phases(config, workdir, PHASES)
+    return _run_phases(config, workdir, _phases_of(config, PHASES))
 
 
 def probe(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
@@ -177,7 +180,7 @@ def _run_phases(
 def _phases_of(config: ConfigDict, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The phases of a run; a model tuned elsewhere has fewer."""
     if not config.model.tuned:
-        return PHASES
+        return PLANTED_PHASES if config.world.family else PHASES
     if not set(wanted) & set(tuned.PHASES):
         raise UserError(
             "config.model.tuned",
@@ -192,7 +195,7 @@ def _identity(config: ConfigDict, workdir: epath.Path, phase: str) -> str:
 
     That is the diagnosis' thresholds, what was replayed since, and what the report shows.
     """
-    if PHASES.index(phase) < PHASES.index("diagnose"):
+    if phase not in ("diagnose", "evaluate", "report"):
         return ""
     replays = workdir / replayed.FILE
     rests_on = {
@@ -272,6 +275,10 @@ def _diagnose(session: Session) -> None:
     analysis.diagnose(session.workdir, record["config"], about)
 
 
+def _evaluate(session: Session) -> None:
+    evaluation.evaluate_run(session.workdir)
+
+
 def _report(session: Session) -> None:
     report_page.report(session.workdir, to_dict(session.config)["report"])
 
@@ -281,6 +288,7 @@ _PHASE: dict[str, Callable[[Session], None]] = {
     "train": _train,
     "detect": _detect,
     "diagnose": _diagnose,
+    "evaluate": _evaluate,
     "report": _report,
 }
 

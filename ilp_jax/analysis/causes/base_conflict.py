@@ -30,7 +30,8 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
 
     Args:
       signals: ``base_in_kind``, ``base_wrong_confidence``, ``base_greedy_confidence`` (null
-        where the base is right), their ``rank_``, and ``base_prob``, null where the base was not asked.
+        where the base is right), their ``rank_``, and ``base_prob``, null where the base was
+        not asked.
       thresholds: ``wrong_confidence``, ``wrong_greedy_confidence``, ``wrong_confidence_rank``.
 
     Returns:
