@@ -62,6 +62,13 @@ COMMANDS = {
         "WORKDIR/summary.json; of several --workdir only shows them, and --out FILE keeps them "
         "as JSON, each run's beside those of all. Needs no accelerator and no configuration.",
     ),
+    "sweep": (
+        "the runs that get_sweep() of a config file yields, each in WORKDIR/NAME",
+        "Each is a process of its own, its output in WORKDIR/NAME/log.txt; one that fails stops "
+        "no other. Runs that are done are skipped, others go on where they stopped. "
+        "WORKDIR/sweep.json says how far each has come. get_sweep() gets the arguments that it "
+        "takes, the others and the overrides go to every run.",
+    ),
     "config show": (
         "print the resolved configuration as YAML",
         "Runs nothing and needs no WORKDIR.",
@@ -86,7 +93,10 @@ COMMANDS = {
     ),
 }
 _SEVERAL = ("report", "evaluate")  # of which runs may stand side by side
-_NEEDS_WORKDIR = ("run", "probe", "train", "detect", "diagnose", "export", "replay", *_SEVERAL)
+_NEEDS_WORKDIR = (
+    *("run", "probe", "train", "detect", "diagnose", "export", "replay", "sweep"),
+    *_SEVERAL,
+)
 _TUNED_USAGE = """
        ilp detect --base DIR --tuned DIR --data FILE.jsonl --workdir DIR [--config FILE ...]"""
 _HOW_CONFIG_WORKS = """\
@@ -148,6 +158,8 @@ def _dispatch(argv: list[str]) -> int:
     for workdir in filter(None, workdirs):
         if os.path.exists(workdir) and not os.path.isdir(workdir):
             raise UserError(workdir, "is a file, not a folder", "give another --workdir")
+    if command == "sweep":
+        return _sweep(options, overrides)
     _show(_call(command, _config(command, options, overrides), options))
     return 0
 
@@ -209,6 +221,20 @@ def _report_of(options: argparse.Namespace, config: Any) -> str:
     return f"Report: {compare(options.workdir, options.out, config.report.to_dict())}"
 
 
+def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ilp_jax.sweep.command import check, closing, render, sweep
+
+    if options.config is None:
+        raise UserError("ilp sweep", "needs --config", "add --config FILE.py")
+    where, dry = options.workdir, options.dry_run
+    entries = sweep(options.config, where, overrides, options.jobs, dry)
+    _show(render(entries, dry))
+    print(closing(where, entries))  # commands to be copied: rich would wrap them
+    if not dry:
+        check(where, entries)
+    return 0
+
+
 def _show(result: Any) -> None:
     """Prints a text, or anything that rich can draw."""
     if isinstance(result, str):
@@ -248,6 +274,7 @@ def _parser(command: str) -> _Parser:
         + ("[DIR ...] [--out FILE]\n       " if command in _SEVERAL else "")
         + ("[--rows N] " if command == "data preview" else "")
         + ("[--limit N]\n           " if command == "replay" else "")
+        + ("[--jobs N] [--dry-run]\n       " if command == "sweep" else "")
         + "[--config.field=value ...]"
         + (_TUNED_USAGE if command == "detect" else ""),
         description=textwrap.fill(f"{line[0].upper()}{line[1:]}. {more}", 88),
@@ -270,6 +297,11 @@ def _parser(command: str) -> _Parser:
         parser.add_argument(
             "--limit", type=_count, metavar="N", help="only the first N rows, unlearned ones first"
         )
+    if command == "sweep":
+        parser.add_argument(
+            "--jobs", type=_count, default=1, metavar="N", help="runs at a time (default 1)"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="list the runs, start none")
     if command == "detect":
         parser.add_argument("--base", metavar="DIR", help="the model before tuning elsewhere")
         parser.add_argument("--tuned", metavar="DIR", help="the tuned model, of the same shape")

@@ -26,12 +26,15 @@ from ilp_jax.fields import default_config, default_stage, leaves, nearest, valid
 
 __all__ = [
     "apply_overrides",
+    "call_in_file",
     "config_hash",
     "default_config",
     "default_stage",
     "for_tuned",
     "from_run",
     "load",
+    "split_file",
+    "split_pairs",
     "to_dict",
     "to_yaml",
     "validate",
@@ -221,33 +224,65 @@ def apply_overrides(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     return config
 
 
-def _read_file(file_and_args: str) -> ConfigDict:
-    """The file's configuration on top of the defaults, not yet checked."""
+def split_file(file_and_args: str) -> tuple[Path, list[str]]:
+    """``FILE.py:name=value,name=value`` as the file and its ``name=value`` pairs.
+
+    Args:
+      file_and_args: as for `load`.
+
+    Raises:
+      UserError: no such file, or not of that form.
+    """
     match = re.match(r"(.*?\.py)(?::(.*))?$", file_and_args, re.DOTALL)
     if not match:
         raise UserError(f"--config {file_and_args}", "is not FILE.py", "give FILE.py[:name=value]")
     path = Path(match[1])
-    return _like_default(_run_file(path, match[2] or ""), str(path))
-
-
-def _run_file(path: Path, arguments: str) -> ConfigDict:
-    """Calls get_config(**arguments) of the file."""
     if not path.is_file():
         beside = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise UserError(path, "no such config file", nearest(str(path), beside))
-    # Only a comma before another name= separates: values may hold commas themselves.
-    pairs = re.split(r",(?=[A-Za-z_]\w*=)", arguments) if arguments else []
+    return path, split_pairs(match[2]) if match[2] else []
+
+
+def split_pairs(text: str) -> list[str]:
+    """``name=value,name=value`` as the pairs.
+
+    Only a comma before another ``name=`` separates: values may hold commas themselves.
+    """
+    return re.split(r",(?=[A-Za-z_]\w*=)", text)
+
+
+def call_in_file(
+    path: Path, function: str, pairs: Sequence[str], spare: bool = False
+) -> tuple[Any, list[str]]:
+    """Calls a function of a config file with arguments from the command line.
+
+    Args:
+      path: the config file.
+      function: its name, such as ``get_config``.
+      pairs: the arguments, as ``name=value`` texts; values take the type of the default.
+      spare: pass over pairs that the function does not take.
+
+    Returns:
+      What the function returns (all that it yields as a list, if it is a generator), and the
+      pairs passed over.
+
+    Raises:
+      UserError: no such function or argument, or anything that the file raises.
+    """
     try:
-        get_config = runpy.run_path(str(path)).get("get_config")
-        if not callable(get_config):
-            raise UserError(path, "has no function get_config", "define get_config()")
-        parameters = inspect.signature(get_config).parameters
-        values = {}
+        called = runpy.run_path(str(path)).get(function)
+        if not callable(called):
+            raise UserError(path, f"has no function {function}", f"define {function}()")
+        parameters = inspect.signature(called).parameters
+        values, passed_over = {}, []
         for pair in pairs:
             name, equals, text = pair.partition("=")
+            if name not in parameters and spare:
+                passed_over.append(pair)
+                continue
             if name not in parameters:
                 takes = ", ".join(parameters) or "no arguments"
-                mend = nearest(name, parameters) or f"get_config takes {takes}"
+                mend = nearest(name, parameters) or f"{function} takes {takes}"
                 raise UserError(f"{path}:{name}", "no such argument", mend)
             if not equals:
                 raise UserError(f"{path}:{name}", "has no value", f"write {name}=value")
@@ -265,7 +300,8 @@ def _run_file(path: Path, arguments: str) -> ConfigDict:
         if missing:
             mend = f"write --config {path}:" + ",".join(f"{name}=VALUE" for name in missing)
             raise UserError(path, f"needs {' and '.join(missing)}", mend)
-        config = get_config(**values)
+        value = called(**values)
+        return list(value) if inspect.isgenerator(value) else value, passed_over
     except UserError:
         raise
     except SyntaxError as error:
@@ -279,9 +315,15 @@ def _run_file(path: Path, arguments: str) -> ConfigDict:
             mend = nearest(unknown[1], [*known, *default_config(), *default_stage()])
             raise UserError(where, f"no field {unknown[1]!r}", mend) from error
         raise UserError(where, f"{type(error).__name__}: {error}") from error
+
+
+def _read_file(file_and_args: str) -> ConfigDict:
+    """The file's configuration on top of the defaults, not yet checked."""
+    path, pairs = split_file(file_and_args)
+    config, _ = call_in_file(path, "get_config", pairs)
     if not isinstance(config, ConfigDict):
         raise UserError(path, f"get_config returned {type(config).__name__}", "return the config")
-    return config
+    return _like_default(config, str(path))
 
 
 def _like_default(stored: ConfigDict | Mapping[str, Any], where: str) -> ConfigDict:

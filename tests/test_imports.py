@@ -20,6 +20,7 @@ WITHOUT_JAX = (
     "stats/reader.py",
     "analysis/**/*.py",
     "data/**/*.py",
+    "sweep/**/*.py",
 )
 
 
