@@ -10,6 +10,7 @@ import numpy as np
 
 from ilp_jax.analysis import overlap as agreement
 from ilp_jax.analysis import stability
+from ilp_jax.analysis.regimes import regimes
 from ilp_jax.analysis.report.figures import verdict
 from ilp_jax.analysis.report.load import Run, rows_of_verdict
 from ilp_jax.analysis.report.text import visible
@@ -27,17 +28,19 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
       ``runs``: name, seed and verdict of each; ``config``: the fields that differ, with a value
       a run (None where a run has no such field); ``overlap``: `overlap` of each pair, by
       detector; ``in_all``: by detector, of the ``n`` rows with a verdict at the end of every
-      run, how many are unlearned in 0, 1, ... of them and the share in all (`stability`).
+      run, how many are unlearned in 0, 1, ... of them and the share in all (`stability`);
+      ``regimes``: `regimes.regimes`.
     """
+    verdicts = [verdict(run) for run in runs]
     return {
         "runs": [
             {
                 "name": name,
                 "seed": run.config.get("seed"),
                 "weights": run.summary.get("weights"),
-                "verdict": verdict(run),
+                "verdict": one,
             }
-            for name, run in zip(names, runs, strict=True)
+            for name, run, one in zip(names, runs, verdicts, strict=True)
         ],
         "config": differing([run.config for run in runs]),
         "overlap": [
@@ -52,6 +55,12 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
             for one in stability.across([run.workdir for run in runs])["detectors"]
             if one["n"]
         ],
+        "regimes": regimes(
+            names,
+            [run.config for run in runs],
+            [run.summary for run in runs],
+            [one["default"] for one in verdicts],
+        ),
     }
 
 

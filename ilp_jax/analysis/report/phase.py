@@ -14,6 +14,7 @@ from ilp_jax.analysis.report.examples import examples
 from ilp_jax.analysis.report.figures import figures
 from ilp_jax.analysis.report.load import SUMMARY, Run, load
 from ilp_jax.analysis.report.page import drawn, page
+from ilp_jax.analysis.report.regimes_chart import KINDS, regimes_chart
 from ilp_jax.analysis.report.render import render
 from ilp_jax.errors import UserError
 
@@ -91,7 +92,7 @@ def _html(
     parts = {
         "title": names[0] if len(runs) == 1 else f"{len(runs)} runs",
         "runs": pages,
-        "comparison": beside and {**beside, "chart": _compared(beside)},
+        "comparison": beside and _drawn(beside),
         "limits": limits,
         "listed": sum(len(one["rows"]) for one in listed),
         "of": sum(one["of"] for one in listed),
@@ -104,6 +105,13 @@ def _html(
         "most": limits["max_text"],
     }
     return render(parts, data)
+
+
+def _drawn(beside: Mapping[str, Any]) -> dict[str, Any]:
+    """The comparison with its charts."""
+    found = beside["regimes"]
+    chart = found and drawn("regimes", regimes_chart, found)
+    return {**beside, "chart": _compared(beside), "regimes_chart": chart, "kinds": KINDS}
 
 
 def _compared(beside: Mapping[str, Any]) -> Any:

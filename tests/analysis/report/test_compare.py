@@ -77,6 +77,10 @@ def test_one_file_for_several_runs(make_run, limits, data_of, tmp_path):
     assert [len(run["rows"]) for run in data["runs"]] == [3, 3]
     figures = json.loads(out.with_suffix(".json").read_text())
     assert figures["overlap"][0]["runs"] == ["A: a", "B: b"]
+    # The source names the first stage, so that its fields differ as well.
+    assert figures["regimes"]["fields"][0] == "seed" and 'id="regimes"' in html
+    assert figures["regimes"]["measures"] == [{"kind": "share", "of": "all rows"}]
+    assert figures["regimes"]["along"][0]["runs"] == ["A: a", "B: b"]
     assert before == {path: path.read_bytes() for path in before}
     assert not [path for folder in folders for path in folder.rglob("report.html")]
 
