@@ -93,6 +93,8 @@ def test_on_the_command_line(make_run, tmp_path, capsys):
         words += ["--workdir", str(folder)]
     assert cli.main(["report", *words, "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"Report: {out}\n" and out.exists()
+    assert cli.main(["report", *words[:2], "--workdir", *words[-3::2], "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"Report: {out}\n"
     assert cli.main(["report", *words]) == 2
     assert "needs --out" in capsys.readouterr().err
     assert cli.main(["report", *words, "--out", str(tmp_path)]) == 2
