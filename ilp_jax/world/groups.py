@@ -54,7 +54,7 @@ class Mix:
     n_stages: int = 3
     group: int = 84
     fill: int = 160
-    overwriters: int = 80
+    overwriters: int = 100
     many_visits: tuple[int, ...] = (6, 10, 14)
     overwriter_visits: int = 10
     duplicates: tuple[int, int] = (2, 5)
