@@ -7,6 +7,7 @@ spelled as in the models' own tokenizer.json.
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     if not any((place / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         raise UserError(place, "has no tokenizer.json", "copy the tokenizer's files there too")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer = _loader(place).from_pretrained(
             place, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # tokenizers raises bare Exception for a malformed file
@@ -87,6 +88,20 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
             place, f"{type(tokenizer).__name__} is no fast tokenizer", "add its tokenizer.json"
         )
     return tokenizer
+
+
+def _loader(folder: Path) -> type:
+    """What reads a folder's tokenizer: the generic class where the folder names that.
+
+    ``AutoTokenizer`` goes by the model's family there: it reads any tokenizer in a folder of
+    Qwen2 weights as Qwen2's own, which gives no tokens at all for a vocabulary of words.
+    """
+    try:
+        named = json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return AutoTokenizer
+    generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return PreTrainedTokenizerFast if generic else AutoTokenizer
 
 
 def from_gguf(reader: GGUFReader, where: Path | str) -> PreTrainedTokenizerFast:
