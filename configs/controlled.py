@@ -6,7 +6,7 @@ python -m ilp_jax run --config configs/controlled.py:family=llama,world=0 --work
 from ilp_jax.config import default_config, default_stage
 
 
-def get_config(family: str = "llama", world: int = 0, epochs: int = 2, learning_rate: float = 5e-4):
+def get_config(family: str = "llama", world: int = 0, epochs: int = 2, learning_rate: float = 4e-4):
     """A tiny decoder, taught a world and fine-tuned in three stages with planted causes.
 
     Args:

@@ -177,7 +177,7 @@ def test_refused_overrides(file, words, parts):
         ("diagnose.duplicate_similarity", 0, 1),
         ("diagnose.exist_accuracy", 1, 0.8),
         ("diagnose.conflict_share", 0, 0.66),
-        ("diagnose.rare_rank", 1, 0.99),
+        ("diagnose.rare_share", 1, 0.99),
         ("diagnose.falling_rank", 0, 0.5),
         ("diagnose.falling_share", -0.1, 0.3),
         ("diagnose.forgotten_drop", 1.5, 0.02),

@@ -34,7 +34,8 @@ def patterns(examples: pl.DataFrame, trained_ids: pl.Series) -> pl.DataFrame:
     Returns:
       One row an example: ``example_id``; ``pattern_count``, trained rows that share its pattern,
       itself included where it is trained; ``pattern_rarity``, mid-rank of that count among
-      trained rows from the most shared (0) to the rarest (1), null for others.
+      trained rows from the most shared (0) to the rarest (1), null for others; and
+      ``pattern_relative``, the count over the median count of trained rows.
     """
     keys = _keys(examples.select("example_id", words(pl.col("prompt")).alias("words")))
     trained = pl.col("example_id").is_in(trained_ids.to_list())
@@ -47,7 +48,10 @@ def patterns(examples: pl.DataFrame, trained_ids: pl.Series) -> pl.DataFrame:
     )
     of_trained = pl.when(trained).then("pattern_count")
     rank = (of_trained.rank("average", descending=True) - 0.5) / trained.sum()
-    return counts.with_columns(rank.alias("pattern_rarity"))
+    return counts.with_columns(
+        rank.alias("pattern_rarity"),
+        (pl.col("pattern_count") / of_trained.median()).alias("pattern_relative"),
+    )
 
 
 def _keys(prompts: pl.DataFrame) -> pl.DataFrame:

@@ -64,6 +64,7 @@ _SIGNALS = (
     ("rival_predicted", _BOOL, "whether its greedy answer now is that of one that disagrees", ""),
     ("pattern_count", _INT, "trained rows with its prompt's pattern (analysis.rarity)", "rows"),
     ("pattern_rarity", _FLOAT, "mid-rank of that among trained rows, 1 the rarest", "[0, 1]"),
+    ("pattern_relative", _FLOAT, "pattern_count over its median among trained rows", "ratio"),
     ("response_tokens", _INT, "tokens of the response, end token left out", "tokens"),
     ("prompt_tokens", _INT, "tokens of the prompt", "tokens"),
     # Replay (replay.parquet).

@@ -47,18 +47,21 @@ def diagnose_fields() -> ConfigDict:
     # failed in the prototype), for a stray wrong duplicate of a row does no harm by itself.
     diagnose.conflict_share = 0.5
     diagnose.conflict_majority = 0.6
-    # insufficient_training, rare: rank of its pattern's rarity among trained rows, from which
-    # on it is flagged. Ours; the prototype's count of 10 prompts has no meaning elsewhere.
-    diagnose.rare_rank = 0.8
+    # insufficient_training, rare: trained rows with its pattern over those that a usual row
+    # has (the median), up to which it is flagged. Ours; the prototype's count of 10 prompts has
+    # no meaning elsewhere.
+    diagnose.rare_share = 0.25
     # The base model's probability a token from which on a response is no news to it, so that
-    # its rarity explains nothing. Ours: more likely than not.
-    diagnose.rare_known = 0.5
+    # its rarity explains nothing. Ours: a tenth; on planted worlds lists that it cannot make
+    # have less than .01, single answers that it does not know about .2.
+    diagnose.rare_known = 0.1
     # insufficient_training, still improving: the least relative fall of the loss over the last
     # half of its visits, enough while the row's own stage is being trained; and, after that,
     # the steepest share of trained rows of like length by slope of the loss. Ours: the slope
-    # had AUC .70 to .90 in the prototype, where most rows' loss was still falling at the end.
-    diagnose.falling_rank = 0.25
-    diagnose.falling_share = 0.1
+    # had AUC .70 to .90 in the prototype, where most rows' loss was still falling at the end;
+    # with a quarter in place of a twentieth, half the base conflicts of planted worlds had it.
+    diagnose.falling_rank = 0.05
+    diagnose.falling_share = 0.3
     # left_side_forgetting: fall of the target's probability a token since the end of the
     # row's own stage. The prototype on graded worlds, fitted on one, tested on others.
     diagnose.forgotten_drop = 0.15
@@ -102,7 +105,7 @@ _OPEN = (
         "exist_accuracy",
         "conflict_share",
         "conflict_majority",
-        "rare_rank",
+        "rare_share",
         "rare_known",
         "falling_rank",
         "falling_share",

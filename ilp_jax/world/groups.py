@@ -357,10 +357,9 @@ class _Maker:
             if self.rng.random() >= self.mix.sprinkled or not row.visits:
                 continue
             others = [option for option in row.options if option != row.response]
-            more = {"visits": row.visits[-1:], "group_key": row.key, "related": (row.key,)}
-            more["detail"] = "sprinkled"
-            if row.visits[-1][1] > 1:
-                more["visits"] = ((row.visits[-1][0], 1),)
+            # In its first stage, so that the row itself has the last word where it has several.
+            more = {"visits": ((row.visits[0][0], 1),), "group_key": row.key}
+            more |= {"detail": "sprinkled", "related": (row.key,)}
             self._add(row.prompt, others[self.rng.integers(len(others))], list(row.options), **more)
 
     def _fill(self) -> None:

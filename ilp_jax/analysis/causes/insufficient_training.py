@@ -9,7 +9,7 @@ import polars as pl
 
 from ilp_jax.analysis.causes.scale import FLAGGED, known, number, ramp, strongest, verdicts, weakest
 
-NEEDS = ("presentations", "pattern_rarity", "rank_slope_end", "slope_end", "loss_fall_last")
+NEEDS = ("presentations", "pattern_relative", "rank_slope_end", "slope_end", "loss_fall_last")
 
 
 def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
@@ -17,9 +17,9 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
 
     score = max(rare, improving), with
 
-    * rare = ramp(pattern_rarity; rare_rank, 1), a rank within the run: where every row's
-      pattern is alone, as in most real text, all share the middle rank and none is rare; 0
-      where the base model gives the response a probability of rare_known a token or more:
+    * rare = ramp(1 - pattern_relative; 1 - rare_share, 1): its pattern stands in a small part of
+      the rows in which that of a usual row does. Where every row's pattern is alone, as in most
+      real text, the part is 1 and none is rare; 0 where the base model gives the response a probability of rare_known a token or more:
       what it can do already, it need not see often;
     * improving = ramp(loss_fall_last; falling_share, 1) where slope_end < 0, else 0, while
       the row's own stage is being trained: its loss fell by a real share over the last half
@@ -30,10 +30,10 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
       lacking then.
 
     Args:
-      signals: ``presentations``, ``pattern_rarity``, ``pattern_count``, ``slope_end``,
+      signals: ``presentations``, ``pattern_relative``, ``pattern_count``, ``slope_end``,
         ``rank_slope_end``, ``loss_fall_last``, ``loss_last``, ``learned_own_stage``,
         ``own_stage_prob`` (null while no stage of the row has ended), ``base_prob``.
-      thresholds: ``rare_rank``, ``rare_known``, ``falling_rank``, ``falling_share``.
+      thresholds: ``rare_share``, ``rare_known``, ``falling_rank``, ``falling_share``.
 
     Returns:
       See the package. Null where the row has not been visited yet.
@@ -49,14 +49,14 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     )
     visited = pl.col("presentations").fill_null(1) > 0
     evidence = pl.format(
-        "its pattern stands in {} trained rows, rarity rank {} (flagged from {}), and the base "
+        "its pattern stands in {} trained rows, {} of the usual (flagged up to {}), and the base "
         "model gives the response probability {} a token (known from {}); after {} "
         "visits its loss was {} nats a token, slope {} a visit, steeper than {} of the rows of "
         "its length (flagged from {}), having fallen by {} of itself over the last half "
         "(flagged from {}){}",
         number(pl.col("pattern_count")),
-        number(pl.col("pattern_rarity")),
-        pl.lit(thresholds["rare_rank"]),
+        number(pl.col("pattern_relative")),
+        pl.lit(thresholds["rare_share"]),
         number(pl.col("base_prob"), 3),
         pl.lit(thresholds["rare_known"]),
         number(pl.col("presentations")),
@@ -105,8 +105,8 @@ def running() -> pl.Expr:
 def rare(thresholds: Mapping[str, Any]) -> pl.Expr:
     """Evidence of rarity; see `judge`."""
     new = pl.col("base_prob").fill_null(0.0) < thresholds["rare_known"]
-    rank = pl.col("pattern_rarity")
-    return pl.when(new | rank.is_null()).then(ramp(rank, thresholds["rare_rank"])).otherwise(0.0)
+    fewer = ramp((1 - pl.col("pattern_relative")).clip(0.0), 1 - thresholds["rare_share"])
+    return pl.when(new | fewer.is_null()).then(fewer).otherwise(0.0)
 
 
 def falling(thresholds: Mapping[str, Any]) -> pl.Expr:
