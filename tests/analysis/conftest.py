@@ -7,14 +7,16 @@ FLOATS = (
     "own_stage_prob prob own_drop best_prob drop_from_best position slope_end rank_slope_end "
     "loss_last loss_fall_last base_gold_prob base_gold_rank base_wrong_confidence "
     "rank_base_wrong_confidence base_accuracy base_prob rank_base_prob base_greedy_confidence "
-    "rank_base_greedy_confidence d_js twin_disagreement pattern_rarity"
+    "rank_base_greedy_confidence d_js twin_disagreement pattern_rarity pattern_relative"
 )
 INTEGERS = "example_id presentations near_duplicates pattern_count response_tokens"
 SCHEMA = {
     **dict.fromkeys(INTEGERS.split(), pl.Int64),
     **dict.fromkeys(FLOATS.split(), pl.Float64),
     **dict.fromkeys(("point", "segment"), pl.String),
-    **dict.fromkeys(("learned_own_stage", "p_exist"), pl.Boolean),
+    **dict.fromkeys(
+        ("learned_own_stage", "p_exist", "base_in_kind", "rival_predicted"), pl.Boolean
+    ),
     "near_ids": pl.List(pl.Int64),
 }
 

@@ -100,7 +100,7 @@ def signals(signals_of):
                     "near_ids": [1 - i] if i in CONFLICT else [],
                     "learned_own_stage": (i != 0) if own else None,
                     "own_drop": 0.9 - probability if own else None,
-                    "pattern_rarity": 0.5,
+                    "pattern_relative": 1.0,
                     "slope_end": 0.0,
                     "base_accuracy": 1.0,
                     "base_gold_prob": 0.9,

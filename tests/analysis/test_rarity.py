@@ -1,6 +1,7 @@
 """Patterns against a loop over places, on templates and on prose."""
 
 import random
+import statistics
 from collections import Counter
 
 import polars as pl
@@ -37,6 +38,9 @@ def test_patterns_are_those_of_a_loop_over_places(prompts, data):
     if len(ids):
         ranks = (rankdata([-expected[i] for i in ids]) - 0.5) / len(ids)
         assert found["pattern_rarity"].gather(ids).to_list() == pytest.approx(list(ranks))
+        usual = statistics.median(expected[i] for i in ids)
+        relative = [count / usual for count in expected]
+        assert found["pattern_relative"].to_list() == pytest.approx(relative)
     assert found["pattern_rarity"].null_count() == n - len(ids)
 
 

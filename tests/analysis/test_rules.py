@@ -12,14 +12,14 @@ from ilp_jax.stats.schema import CAUSES, DIAGNOSIS_SCHEMA
 # Signals by which each cause is flagged, and by which it is known not to be.
 YES = {
     "data_conflict": {"near_duplicates": 2, "twin_disagreement": 1.0, "near_ids": [50, 51]},
-    "insufficient_training": {"pattern_rarity": 0.95},
+    "insufficient_training": {"pattern_relative": 0.05},
     "left_side_forgetting": {"learned_own_stage": True, "own_drop": 0.6},
     "base_conflict": {"base_wrong_confidence": 0.9, "rank_base_wrong_confidence": 0.8},
     "missing_knowledge": {"base_accuracy": 0.0, "base_gold_prob": 0.05},
 }
 NO = {
     "data_conflict": {"near_duplicates": 0, "near_ids": []},
-    "insufficient_training": {"pattern_rarity": 0.5, "slope_end": 0.1},
+    "insufficient_training": {"pattern_relative": 1.0, "slope_end": 0.1},
     "left_side_forgetting": {"learned_own_stage": False, "own_drop": 0.0},
     "base_conflict": {"base_wrong_confidence": 0.0, "rank_base_wrong_confidence": 0.2},
     "missing_knowledge": {"base_accuracy": 1.0, "base_gold_prob": 0.9},
@@ -108,9 +108,9 @@ def test_a_flag_that_does_not_separate_decides_nothing(idle, signals_of, thresho
 
 
 def test_what_is_compared_leaves_out_whether_the_row_was_learned(signals_of, thresholds):
-    falling = {"slope_end": -0.4, "rank_slope_end": 0.1, "loss_fall_last": 0.5}
+    falling = {"slope_end": -0.4, "rank_slope_end": 0.01, "loss_fall_last": 0.5}
     rows = [
-        {"learned_own_stage": own, "own_drop": 0.4, "pattern_rarity": 0.5}
+        {"learned_own_stage": own, "own_drop": 0.4, "pattern_relative": 1.0}
         | {"own_stage_prob": None if own is None else 0.9}
         | falling
         for own in (True, False, None)

@@ -28,6 +28,18 @@ def test_every_row_comes_copies_times_and_copies_count_up(seed, stage, epoch, n,
     assert row.dtype == copy.dtype == np.int32
 
 
+@given(seed=st.integers(0, 9), copies=st.lists(st.integers(1, 5), max_size=30))
+def test_rows_may_differ_in_their_visits(seed, copies):
+    row, copy = epoch_order(seed, 1, 1, len(copies), tuple(copies))
+    assert Counter(row.tolist()) == dict(enumerate(copies))
+    seen = Counter()
+    for r, c in zip(row.tolist(), copy.tolist(), strict=True):
+        assert c == seen[r]
+        seen[r] += 1
+    if len(set(copies)) == 1:
+        np.testing.assert_array_equal(row, epoch_order(seed, 1, 1, len(copies), copies[0])[0])
+
+
 @given(st.permutations([(1, 1), (1, 2), (2, 1), (2, 2), (3, 7)]))
 def test_stateless(calls):
     expected = {(1, 1): 0, (1, 2): 0, (2, 1): 0, (2, 2): 0, (3, 7): 0}

@@ -19,8 +19,8 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
 
     * rare = ramp(1 - pattern_relative; 1 - rare_share, 1): its pattern stands in a small part of
       the rows in which that of a usual row does. Where every row's pattern is alone, as in most
-      real text, the part is 1 and none is rare; 0 where the base model gives the response a probability of rare_known a token or more:
-      what it can do already, it need not see often;
+      real text, the part is 1 and none is rare; 0 where the base model gives the response a
+      probability of rare_known a token or more: what it can do already, it need not see often;
     * improving = ramp(loss_fall_last; falling_share, 1) where slope_end < 0, else 0, while
       the row's own stage is being trained: its loss fell by a real share over the last half
       of its visits, and more are to come (of 100 real rows unlearned after 2 epochs, 95 were

@@ -21,7 +21,7 @@ MAYBE = st.one_of(st.none(), SHARE, st.just(math.nan))
 # Signals of each cause, and whether more of one is more evidence (None: neither).
 SIGNALS = {
     left_side_forgetting: {"own_drop": 1, "own_stage_prob": None, "prob": None},
-    insufficient_training: {"pattern_rarity": 1, "rank_slope_end": -1, "loss_fall_last": 1},
+    insufficient_training: {"pattern_relative": -1, "rank_slope_end": -1, "loss_fall_last": 1},
     base_conflict: {"base_wrong_confidence": 1, "rank_base_wrong_confidence": 1},
     missing_knowledge: {
         "base_accuracy": -1,
@@ -112,15 +112,18 @@ def test_forgetting_needs_having_learned(signals_of, thresholds):
 
 
 def test_insufficient_training_is_rare_or_still_improving(signals_of, thresholds):
-    falling = {"slope_end": -0.4, "rank_slope_end": 0.1, "loss_fall_last": 0.5}
+    falling = {"slope_end": -0.4, "rank_slope_end": 0.01, "loss_fall_last": 0.5}
     flat = {"slope_end": 0.01, "rank_slope_end": 0.9, "loss_fall_last": -0.1}
-    common, rare = {"pattern_rarity": 0.5}, {"pattern_rarity": 0.9}
+    common, rare = {"pattern_relative": 1.0}, {"pattern_relative": 0.1}
 
     def flag(**row):
         row = {"own_stage_prob": 0.3} | row  # its stage has ended
         return judged(insufficient_training, signals_of, thresholds, **row)["flag"]
 
     assert flag(**falling, **common) and flag(**flat, **rare) and not flag(**flat, **common)
+    assert flag(**flat, pattern_relative=0.25) and not flag(**flat, pattern_relative=0.26)
+    # What the base model can do already it need not see often.
+    assert flag(**flat, **rare, base_prob=0.09) and not flag(**flat, **rare, base_prob=0.1)
     # More training was not lacking for what was learned when its training ended.
     assert flag(**falling, **common, learned_own_stage=True) is False
     assert flag(**falling, **common, learned_own_stage=False) is True
@@ -134,7 +137,7 @@ def test_insufficient_training_is_rare_or_still_improving(signals_of, thresholds
 
 
 def test_while_its_stage_is_trained_a_fall_is_enough(signals_of, thresholds):
-    row = {"slope_end": -0.4, "rank_slope_end": 0.9, "loss_fall_last": 0.5, "pattern_rarity": 0.5}
+    row = {"slope_end": -0.4, "rank_slope_end": 0.9, "loss_fall_last": 0.5, "pattern_relative": 1.0}
     running, over = row | {"own_stage_prob": None}, row | {"own_stage_prob": 0.3}
     signals = signals_of(running, running | {"loss_fall_last": 0.05}, over)
     told = insufficient_training.judge(signals, thresholds)
@@ -146,8 +149,8 @@ def test_while_its_stage_is_trained_a_fall_is_enough(signals_of, thresholds):
 
 
 def test_every_row_alone_is_not_rare(signals_of, thresholds):
-    # All share the middle rank: real text, where a pattern hardly ever occurs twice.
-    row = {"pattern_count": 1, "pattern_rarity": 0.5, "slope_end": 0.1}
+    # Real text, where a pattern hardly ever occurs twice: alone is what is usual.
+    row = {"pattern_count": 1, "pattern_relative": 1.0, "slope_end": 0.1}
     assert judged(insufficient_training, signals_of, thresholds, **row)["flag"] is False
 
 
@@ -161,6 +164,21 @@ def test_the_base_is_in_conflict_where_it_is_wrong_with_confidence(signals_of, t
     right = judged(base_conflict, signals_of, thresholds, base_prob=0.9)
     assert right["score"] == 0 and "own answer is the response" in right["evidence"]
     assert judged(base_conflict, signals_of, thresholds)["flag"] is None
+
+
+def test_a_base_that_answers_in_kind_is_taken_at_its_word(signals_of, thresholds):
+    def flags(**row):
+        row = {"base_in_kind": True, "base_wrong_confidence": 0.9, "base_accuracy": 0.0} | row
+        row = {"rank_base_wrong_confidence": 0.9, "base_gold_prob": 0.1} | row
+        judges = (base_conflict, missing_knowledge)
+        return [judged(judge, signals_of, thresholds, **row)["flag"] for judge in judges]
+
+    # It believes another answer; it is unsure of another; its own is the response.
+    assert flags(base_prob=0.1, base_greedy_confidence=0.3) == [True, True]
+    assert flags(base_prob=0.1, base_greedy_confidence=0.29) == [False, True]
+    assert flags(base_prob=0.4, base_greedy_confidence=None) == [False, False]
+    # Of a base that goes on with other text, the options tell.
+    assert flags(base_prob=0.0, base_greedy_confidence=None, base_in_kind=False) == [True, True]
 
 
 def test_missing_knowledge_has_to_be_shown(signals_of, thresholds):
@@ -212,6 +230,14 @@ def test_one_against_one_is_a_conflict_and_names_both(signals_of, thresholds):
     assert groups[8] == groups[9] == [8, 9]
     assert "1 of 1 other trained rows" in told["evidence"][0] and "0, 1" in told["evidence"][0]
     assert told["evidence"][8] == "no other trained row asks the same"
+
+
+def test_one_against_one_that_did_not_win_is_no_conflict(signals_of, thresholds):
+    one, two = ({"near_duplicates": n, "twin_disagreement": 1.0, "near_ids": [7]} for n in (1, 2))
+    rows = [one | {"rival_predicted": won} for won in (True, False, None)]
+    told = data_conflict.judge(signals_of(*rows, two | {"rival_predicted": False}), thresholds)
+    assert told["flag"].to_list() == [True, False, True, True]
+    assert "is not theirs" in told["evidence"][1] and "flagged from 0.6" in told["evidence"][1]
 
 
 @given(
