@@ -172,6 +172,8 @@ def test_refused_overrides(file, words, parts):
         ("detect.points", "epoch_0", "epoch_10"),
         ("detect.points", "finale", "final"),
         ("diagnose.methods", "rule", "rules,paper"),
+        ("diagnose.methods", "model,model", "model,model_blind,majority"),
+        ("diagnose.model_probability", 1, 0.3),
         ("diagnose.methods", "rules,rules", "paper_second"),
         ("diagnose.separation_min_rows", 0, 1),
         ("diagnose.duplicate_similarity", 0, 1),

@@ -11,6 +11,7 @@ from ilp_jax import files
 from ilp_jax.analysis import detection, forgetting, not_asked, paper, rules, screened, signals
 from ilp_jax.analysis.cascade import trained_by_then
 from ilp_jax.analysis.cause_shares import cause_shares
+from ilp_jax.analysis.fitted import method as fitted
 from ilp_jax.analysis.separation import separate
 from ilp_jax.analysis.shares import learned_and_lost, point_order, shares
 from ilp_jax.analysis.unlearned import by_default, is_law, none_of, unlearned
@@ -98,7 +99,8 @@ def causes(
     Returns:
       Rows of ``diagnosis.parquet`` of all these methods, and what the summary says of them:
       ``causes`` (`cause_shares.cause_shares`), ``separation`` (rows of
-      `separation.separate`) and ``causes_note``.
+      `separation.separate`), ``causes_note``, and ``fitted``: what fitted methods were
+      fitted on.
     """
     empty = untold(found).clear()
     told, tables, trained = [empty], [], []
@@ -118,6 +120,7 @@ def causes(
         "causes": cause_shares(rows, pl.concat(trained), examples, plan) if trained else [],
         "separation": tables,
         "causes_note": THRESHOLDS_NOTE,
+        "fitted": fitted.provenance(config["diagnose"]["methods"], config["diagnose"]["fitted"]),
     }
 
 
@@ -138,12 +141,13 @@ def causes_at(
     trained = trained_by_then(known)
     judged = rules.judge(known, thresholds)
     separation = separate(found, judged, trained, known, rules.ORDER, thresholds)
-    rows = [
-        rules.combine(found, judged, trained, separation)
-        if method == rules.METHOD
-        else paper.combine(found, known, trained, thresholds, method)
-        for method in thresholds["methods"]
-    ]
+    rows = []
+    for method in thresholds["methods"]:
+        if method == rules.METHOD:
+            rows.append(rules.combine(found, judged, trained, separation))
+        else:
+            other = fitted if method in fitted.METHODS else paper
+            rows.append(other.combine(found, known, trained, thresholds, method))
     return rows, separation
 
 

@@ -1,0 +1,246 @@
+"""A fitted classifier as plain numbers: applied with numpy, kept in JSON.
+
+Probabilities are the mean over members, sharpened or flattened by one temperature:
+p_k ~ (mean of the members' p_k) ** (1 / T).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+FORMAT = 1
+DIGITS = 9
+"""Significant digits that are kept of numbers that are added up. Those that are compared (a
+threshold may be a row's very value) and those that rows are scaled with are kept exactly."""
+_ADDED_UP = ("weights", "intercept", "values", "start")
+_TINY = 1e-12
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scale:
+    """From inputs to standardised numbers without gaps.
+
+    An input is clipped to [low, high]; where it is not known it takes the middle; then the
+    mean is taken off and the rest divided by the spread. Inputs in ``told_missing`` also have
+    a column that is 1 where they are not known, else 0.
+
+    Attributes:
+      names: the inputs, in order.
+      low, high, middle, mean, spread: float64 [n_inputs].
+      told_missing: names.
+    """
+
+    names: tuple[str, ...]
+    low: np.ndarray
+    high: np.ndarray
+    middle: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+    told_missing: tuple[str, ...]
+
+    def apply(self, values: pl.DataFrame) -> np.ndarray:
+        """Standardised inputs.
+
+        Args:
+          values: a column for each of ``names``; an absent one counts as not known.
+
+        Returns:
+          float64 [n_rows, n_inputs + n_told_missing].
+        """
+        nothing = np.full(len(values), np.nan)
+        columns = [
+            values[name].cast(pl.Float64).to_numpy() if name in values.columns else nothing
+            for name in self.names
+        ]
+        x_NxF = np.stack(columns, axis=1) if columns else np.zeros((len(values), 0))
+        gaps_NxF = np.isnan(x_NxF)
+        filled_NxF = np.where(gaps_NxF, self.middle, np.clip(x_NxF, self.low, self.high))
+        places = [self.names.index(name) for name in self.told_missing]
+        scaled_NxF = (filled_NxF - self.mean) / self.spread
+        return np.concatenate([scaled_NxF, gaps_NxF[:, places].astype(np.float64)], axis=1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Linear:
+    """Multinomial logistic regression over the numbers and their hinges max(x - knot, 0).
+
+    Attributes:
+      knots: float64 [n_knots, n_columns]; no rows for no hinges.
+      weights: float64 [n_classes, n_columns * (1 + n_knots)], the numbers' first.
+      intercept: float64 [n_classes].
+    """
+
+    knots: np.ndarray
+    weights: np.ndarray
+    intercept: np.ndarray
+
+    def probabilities(self, x_NxD: np.ndarray) -> np.ndarray:
+        """float64 [n_rows, n_classes]."""
+        return softmax(hinged(x_NxD, self.knots) @ self.weights.T + self.intercept)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trees:
+    """Binary trees, one after another in flat arrays; at a node x <= threshold goes left.
+
+    Attributes:
+      roots: int [n_trees], each tree's first node.
+      column, left, right: int [n_nodes]; a leaf has column -1.
+      threshold: float64 [n_nodes].
+      leaf: int [n_nodes], row of ``values`` (leaves only).
+      values: float64 [n_leaves, n_outputs].
+      outputs: int [n_trees, n_outputs], the classes that a tree's values belong to.
+      start: float64 [n_classes], what the trees' values are added to.
+      boosted: the sums are logits of a softmax; else they are probabilities.
+      single: whether x is rounded to float32 first, as scikit-learn's forests do.
+    """
+
+    roots: np.ndarray
+    column: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    threshold: np.ndarray
+    leaf: np.ndarray
+    values: np.ndarray
+    outputs: np.ndarray
+    start: np.ndarray
+    boosted: bool
+    single: bool
+
+    def probabilities(self, x_NxD: np.ndarray) -> np.ndarray:
+        """float64 [n_rows, n_classes]."""
+        x_NxD = x_NxD.astype(np.float32) if self.single else x_NxD
+        sums_NxK = np.tile(self.start, (len(x_NxD), 1)).astype(np.float64)
+        rows_N = np.arange(len(x_NxD))[:, None]
+        node_NxT = np.tile(self.roots, (len(x_NxD), 1))
+        while (inner := self.column[node_NxT] >= 0).any():
+            left = x_NxD[rows_N, self.column[node_NxT]] <= self.threshold[node_NxT]
+            after = np.where(left, self.left[node_NxT], self.right[node_NxT])
+            node_NxT = np.where(inner, after, node_NxT)
+        values_NxTxO = self.values[self.leaf[node_NxT]]
+        for k in range(sums_NxK.shape[1]):
+            sums_NxK[:, k] += (values_NxTxO * (self.outputs == k)).sum(axis=(1, 2))
+        return softmax(sums_NxK) if self.boosted else sums_NxK
+
+
+KINDS = {"linear": Linear, "trees": Trees}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """See the module.
+
+    Attributes:
+      classes: names, in the order of the probabilities.
+      scale: what its inputs go through.
+      members: one or more of `KINDS`.
+      temperature: above 0; above 1 flattens.
+      about: what it was fitted on and with.
+    """
+
+    classes: tuple[str, ...]
+    scale: Scale
+    members: tuple[Linear | Trees, ...]
+    temperature: float
+    about: Mapping[str, Any]
+
+    def probabilities(self, values: pl.DataFrame) -> np.ndarray:
+        """Calibrated probabilities, float64 [n_rows, n_classes]; see `Scale.apply`."""
+        return self.of_scaled(self.scale.apply(values))
+
+    def of_scaled(self, x_NxD: np.ndarray) -> np.ndarray:
+        """The same of what `Scale.apply` gave."""
+        each = [member.probabilities(x_NxD) for member in self.members]
+        return tempered(np.mean(each, axis=0), self.temperature)
+
+    def to_json(self) -> str:
+        """One field a line; equal classifiers have equal texts."""
+        members = [
+            {"kind": next(name for name, kind in KINDS.items() if isinstance(member, kind))}
+            | _plain(member)
+            for member in self.members
+        ]
+        parts = {
+            "format": FORMAT,
+            "about": dict(self.about),
+            "classes": list(self.classes),
+            "temperature": self.temperature,
+            "scale": _plain(self.scale),
+            "members": members,
+        }
+        lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in parts.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def from_json(parts: Mapping[str, Any]) -> Classifier:
+    """The classifier that `Classifier.to_json` wrote.
+
+    Args:
+      parts: the file's content.
+
+    Raises:
+      ValueError: the content has another format, or something is missing or of another shape.
+    """
+    try:
+        if parts["format"] != FORMAT:
+            raise ValueError(f"format {parts['format']} is not {FORMAT}")
+        scale = _arrays(Scale, parts["scale"])
+        members = tuple(_arrays(KINDS[one["kind"]], one) for one in parts["members"])
+        classes, temperature = tuple(parts["classes"]), float(parts["temperature"])
+        classifier = Classifier(classes, scale, members, temperature, parts["about"])
+        shape = classifier.probabilities(pl.DataFrame({scale.names[0]: [0.0]})).shape
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"not a fitted classifier ({error!r})") from error
+    if shape != (1, len(classes)):
+        raise ValueError(f"probabilities of {shape[1]} classes, {len(classes)} names")
+    return classifier
+
+
+def hinged(x_NxD: np.ndarray, knots_JxD: np.ndarray) -> np.ndarray:
+    """The columns and, for each row of knots, max(x - knot, 0)."""
+    return np.concatenate([x_NxD, *(np.maximum(x_NxD - knots, 0.0) for knots in knots_JxD)], axis=1)
+
+
+def softmax(logits_NxK: np.ndarray) -> np.ndarray:
+    """Row-wise softmax."""
+    weights = np.exp(logits_NxK - logits_NxK.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def tempered(p_NxK: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities to the power 1 / temperature, normalised again (Guo et al. 2017)."""
+    return softmax(np.log(np.maximum(p_NxK, _TINY)) / temperature)
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    """A dataclass of arrays as lists of plain numbers."""
+    out = {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, np.ndarray):
+            flat = value.ravel().tolist()
+            if field.name in _ADDED_UP:
+                flat = [float(f"{number:.{DIGITS}g}") for number in flat]
+            value = {"shape": list(value.shape), "values": flat}
+        out[field.name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def _arrays(kind: type, parts: Mapping[str, Any]) -> Any:
+    out = {}
+    for field in dataclasses.fields(kind):
+        value = parts[field.name]
+        if isinstance(value, Mapping):
+            kind_of = np.int64 if field.name in _INTEGERS else np.float64
+            value = np.array(value["values"], kind_of).reshape(value["shape"])
+        out[field.name] = tuple(value) if isinstance(value, Sequence) else value
+    return kind(**out)
+
+
+_INTEGERS = ("roots", "column", "left", "right", "leaf", "outputs")
