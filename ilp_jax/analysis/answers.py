@@ -1,4 +1,4 @@
-"""What the models' own greedy answers are among the run's answers: two signals."""
+"""What the models' own greedy answers are among the run's answers."""
 
 from __future__ import annotations
 
@@ -35,6 +35,32 @@ def base_in_kind(inference: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFram
     said = normalised(pl.col("prediction").fill_null(""))
     return greedy.select(
         "example_id", (said.is_in(known.implode()) & (said != "")).alias("base_in_kind")
+    )
+
+
+def given_now(inference: pl.DataFrame) -> pl.DataFrame:
+    """The greedy answer at each point, beside the base model's.
+
+    A base model that believes another answer still gives it; one that knew nothing does not
+    keep to what it said by chance.
+
+    Args:
+      inference: answers with a ``point`` column.
+
+    Returns:
+      One row an example and point: ``example_id``, ``point``, ``greedy_confidence`` (the
+      answer's probability) and ``keeps_base_answer`` (it is the base's, but for case and
+      punctuation; null where the base was not asked, or has no text).
+    """
+    greedy = inference.filter(pl.col("mode") == "greedy").select(
+        "example_id", "point", "confidence", normalised(pl.col("prediction")).alias("said")
+    )
+    base = greedy.filter(pl.col("point") == BASE).select("example_id", pl.col("said").alias("base"))
+    return greedy.join(base, on="example_id", how="left").select(
+        "example_id",
+        "point",
+        pl.col("confidence").alias("greedy_confidence"),
+        (pl.col("said") == pl.col("base")).alias("keeps_base_answer"),
     )
 
 

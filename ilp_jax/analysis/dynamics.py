@@ -85,22 +85,24 @@ def learning(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def uncertainty(rows: pl.DataFrame) -> pl.DataFrame:
-    """Change of the prediction's entropy since the base.
+    """The prediction's entropy at the base and since.
 
     Args:
       rows: statistics; only those of kind ``probe`` are looked at.
 
     Returns:
-      One row an example that was probed at the base: ``example_id``, ``entropy_change``, the
-      mean entropy over target tokens at its last probe minus that at the base (nats).
+      One row an example that was probed at the base: ``example_id``; ``base_entropy`` and
+      ``entropy_now``, the mean entropy over target tokens at the base and at its last probe;
+      ``entropy_change``, the second minus the first (nats).
     """
     probes = rows.filter(pl.col("kind") == "probe").sort("example_id", "step")
     entropy = pl.col("entropy_mean").cast(pl.Float64)
-    base = entropy.filter(pl.col("step") == 0).first()
-    changes = probes.group_by("example_id", maintain_order=True).agg(
-        (entropy.last() - base).alias("entropy_change")
+    found = probes.group_by("example_id", maintain_order=True).agg(
+        entropy.filter(pl.col("step") == 0).first().alias("base_entropy"),
+        entropy.last().alias("entropy_now"),
     )
-    return changes.drop_nulls("entropy_change")
+    change = pl.col("entropy_now") - pl.col("base_entropy")
+    return found.with_columns(change.alias("entropy_change")).drop_nulls("entropy_change")
 
 
 def gradients(rows: pl.DataFrame) -> pl.DataFrame:

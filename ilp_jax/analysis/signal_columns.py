@@ -29,6 +29,8 @@ _SIGNALS = (
     ("loss_last", _FLOAT, "loss at the last visit", "nats a token"),
     ("loss_fall_last", _FLOAT, f"relative fall of the loss {_LATE}", "of its first value"),
     ("entropy_slope", _FLOAT, f"least-squares slope of the entropy {_LATE}", "nats a visit"),
+    ("base_entropy", _FLOAT, "prediction's mean entropy at the base", "nats"),
+    ("entropy_now", _FLOAT, "the same at the last probe", "nats"),
     ("entropy_change", _FLOAT, "prediction's mean entropy at the last probe minus base", "nats"),
     ("grad_norm_base", _FLOAT, "gradient norm at the base model", ""),
     ("grad_norm_end", _FLOAT, "last gradient norm known", ""),
@@ -57,6 +59,9 @@ _SIGNALS = (
     ("base_greedy_confidence", _FLOAT, "probability of the base model's wrong answer", "[0, 1]"),
     ("base_in_kind", _BOOL, "whether its own answer is a response or option of any row", ""),
     ("d_js", _FLOAT, "Jensen-Shannon divergence from the base over options", "nats, at most ln 2"),
+    # The answer given now (analysis.answers).
+    ("greedy_confidence", _FLOAT, "probability of its greedy answer, right or wrong", "[0, 1]"),
+    ("keeps_base_answer", _BOOL, "whether that is the base model's greedy answer", ""),
     # The training set (analysis.duplicates, analysis.rarity).
     ("near_duplicates", _INT, f"other trained rows whose {_NEAR}", "rows"),
     ("twin_disagreement", _FLOAT, "share of these with another response; null: none", "[0, 1]"),
@@ -79,6 +84,7 @@ RANKED = (
     *("entropy_change", "grad_norm_base", "grad_norm_end", "grad_norm_ratio", "own_stage_prob"),
     *("prob", "own_drop", "best_prob", "drop_from_best", "base_gold_rank", "base_gold_prob"),
     *("base_wrong_confidence", "base_accuracy", "base_prob", "base_greedy_confidence", "d_js"),
+    *("base_entropy", "entropy_now", "greedy_confidence"),
 )
 """Signals that also have a ``rank_`` of their own."""
 

@@ -140,6 +140,7 @@ def assemble(
         _of_training(stats, asked),
         kept,
         base_knowledge.divergence(inference),
+        answers.given_now(inference),
         answers.rival_predicted(inference, examples, near),
     )
     rows = asked.drop("step")

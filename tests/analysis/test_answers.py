@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ilp_jax.analysis.answers import base_in_kind, rival_predicted
+from ilp_jax.analysis.answers import base_in_kind, given_now, rival_predicted
 
 TEXT = st.sampled_from(["Red", "red.", "blue", "Blue!", "green", ""])
 
@@ -53,3 +53,22 @@ def test_against_loops(rows, data):
                 (i, "final"): clean(row[3]) in rivals,
             }
     assert found == expected
+
+
+def test_the_answer_given_now_beside_the_bases():
+    rows = [
+        (1, "base", "greedy", "Rome.", 0.9),
+        (1, "final", "greedy", "rome", 0.6),
+        (1, "final", "sample", "Oslo", 0.1),
+        (2, "base", "greedy", "Rome", 0.9),
+        (2, "final", "greedy", "Oslo", 0.7),
+        (3, "final", "greedy", "Oslo", 0.7),
+        (4, "base", "greedy", None, None),
+        (4, "final", "greedy", "Oslo", None),
+    ]
+    names = ("example_id", "point", "mode", "prediction", "confidence")
+    found = given_now(pl.DataFrame(rows, schema=names, orient="row"))
+    final = found.filter(point="final").sort("example_id").drop("point")
+    assert final.rows() == [(1, 0.6, True), (2, 0.7, False), (3, 0.7, None), (4, None, None)]
+    base = found.filter(point="base").sort("example_id")
+    assert base["keeps_base_answer"].to_list() == [True, True, None]

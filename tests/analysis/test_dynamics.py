@@ -96,8 +96,9 @@ def test_entropy_changes_from_the_base_to_the_last_probe():
         {"example_id": i, "kind": "probe", "step": step, "entropy_mean": h}
         for i, step, h in ((1, 0, 2.0), (1, 9, 0.5), (1, 4, 3.0), (2, 0, 1.0), (3, 4, 1.0))
     ] + [{"example_id": 1, "step": 12, "entropy_mean": 9.0}]
-    found = dict(uncertainty(stats(rows)).iter_rows())
-    assert found == {1: -1.5, 2: 0.0}
+    found = uncertainty(stats(rows))
+    assert found.columns == ["example_id", "base_entropy", "entropy_now", "entropy_change"]
+    assert found.rows() == [(1, 2.0, 0.5, -1.5), (2, 1.0, 1.0, 0.0)]
 
 
 def test_the_last_norm_is_the_probe_after_the_update():

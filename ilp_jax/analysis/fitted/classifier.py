@@ -18,6 +18,7 @@ FORMAT = 1
 DIGITS = 9
 """Significant digits that are kept of numbers that are added up. Those that are compared (a
 threshold may be a row's very value) and those that rows are scaled with are kept exactly."""
+_TYPES = ("int64", "float32", "float64")
 _ADDED_UP = ("weights", "intercept", "values", "start")
 _TINY = 1e-12
 
@@ -90,40 +91,38 @@ class Trees:
     """Binary trees, one after another in flat arrays; at a node x <= threshold goes left.
 
     Attributes:
-      roots: int [n_trees], each tree's first node.
-      column, left, right: int [n_nodes]; a leaf has column -1.
-      threshold: float64 [n_nodes].
-      leaf: int [n_nodes], row of ``values`` (leaves only).
-      values: float64 [n_leaves, n_outputs].
+      roots: int [n_trees], each tree's first node; the left child of a node is the next one.
+      column: int [n_nodes], -1 for a leaf.
+      right: int [n_nodes], the right child; 0 for a leaf.
+      threshold: float [n_nodes]; where it is float32, x is rounded so first, as in
+        scikit-learn's forests.
+      values: float64 [n_leaves, n_outputs], in the order of the leaves among the nodes.
       outputs: int [n_trees, n_outputs], the classes that a tree's values belong to.
       start: float64 [n_classes], what the trees' values are added to.
       boosted: the sums are logits of a softmax; else they are probabilities.
-      single: whether x is rounded to float32 first, as scikit-learn's forests do.
     """
 
     roots: np.ndarray
     column: np.ndarray
-    left: np.ndarray
     right: np.ndarray
     threshold: np.ndarray
-    leaf: np.ndarray
     values: np.ndarray
     outputs: np.ndarray
     start: np.ndarray
     boosted: bool
-    single: bool
 
     def probabilities(self, x_NxD: np.ndarray) -> np.ndarray:
         """float64 [n_rows, n_classes]."""
-        x_NxD = x_NxD.astype(np.float32) if self.single else x_NxD
+        x_NxD = x_NxD.astype(self.threshold.dtype)
         sums_NxK = np.tile(self.start, (len(x_NxD), 1)).astype(np.float64)
         rows_N = np.arange(len(x_NxD))[:, None]
         node_NxT = np.tile(self.roots, (len(x_NxD), 1))
         while (inner := self.column[node_NxT] >= 0).any():
             left = x_NxD[rows_N, self.column[node_NxT]] <= self.threshold[node_NxT]
-            after = np.where(left, self.left[node_NxT], self.right[node_NxT])
+            after = np.where(left, node_NxT + 1, self.right[node_NxT])
             node_NxT = np.where(inner, after, node_NxT)
-        values_NxTxO = self.values[self.leaf[node_NxT]]
+        leaf_M = np.cumsum(self.column < 0) - 1
+        values_NxTxO = self.values[leaf_M[node_NxT]]
         for k in range(sums_NxK.shape[1]):
             sums_NxK[:, k] += (values_NxTxO * (self.outputs == k)).sum(axis=(1, 2))
         return softmax(sums_NxK) if self.boosted else sums_NxK
@@ -227,7 +226,9 @@ def _plain(part: Any) -> dict[str, Any]:
             flat = value.ravel().tolist()
             if field.name in _ADDED_UP:
                 flat = [float(f"{number:.{DIGITS}g}") for number in flat]
-            value = {"shape": list(value.shape), "values": flat}
+            elif value.dtype == np.float32:
+                flat = [float(str(number)) for number in value.ravel()]  # the shortest
+            value = {"type": value.dtype.name, "shape": list(value.shape), "values": flat}
         out[field.name] = list(value) if isinstance(value, tuple) else value
     return out
 
@@ -237,10 +238,8 @@ def _arrays(kind: type, parts: Mapping[str, Any]) -> Any:
     for field in dataclasses.fields(kind):
         value = parts[field.name]
         if isinstance(value, Mapping):
-            kind_of = np.int64 if field.name in _INTEGERS else np.float64
-            value = np.array(value["values"], kind_of).reshape(value["shape"])
+            if value["type"] not in _TYPES:
+                raise ValueError(f"numbers of type {value['type']!r}")
+            value = np.array(value["values"], value["type"]).reshape(value["shape"])
         out[field.name] = tuple(value) if isinstance(value, Sequence) else value
     return kind(**out)
-
-
-_INTEGERS = ("roots", "column", "left", "right", "leaf", "outputs")

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ilp_jax.analysis import calibration
 from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
-
-BINS = 10
 
 
 def decide(p_NxK: np.ndarray, classes: Sequence[str], least: float) -> np.ndarray:
@@ -63,7 +62,7 @@ def figures(
         "n": int(of_cause.sum()),
         "macro_f1": float(f1_score(truth, verdict, average="macro", **options)),
         "recall": dict(zip(CAUSES, recall.tolist(), strict=True)),
-        "ece": calibration_error(p_NxC.max(axis=1)[of_cause], right[of_cause]),
+        "ece": calibration.ece(p_NxC.max(axis=1)[of_cause], right[of_cause]),
         "wrongly_unattributed": _share(verdict == UNATTRIBUTED),
         **{
             name: value
@@ -74,25 +73,6 @@ def figures(
             )
         },
     }
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float | None:
-    """Expected calibration error over bins of equal mass (Nguyen & O'Connor 2015).
-
-    Args:
-      confidence: float [n], probabilities of what is told.
-      right: bool [n], whether it is so.
-      bins: how many; fewer where there are fewer rows.
-
-    Returns:
-      sum over bins of n_bin / n |share right - mean confidence|; None without rows.
-    """
-    if not len(confidence):
-        return None
-    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence)))
-    return float(
-        sum(len(b) * abs(right[b].mean() - confidence[b].mean()) for b in parts) / len(confidence)
-    )
 
 
 def _share(hits: np.ndarray) -> float | None:

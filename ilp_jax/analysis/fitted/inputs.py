@@ -27,19 +27,21 @@ _AS_THEY_ARE = (
     *("confidence", "variability", "own_stage_prob", "prob", "own_drop", "best_prob"),
     *("drop_from_best", "base_gold_prob", "base_wrong_confidence", "base_accuracy"),
     *("base_prob", "base_greedy_confidence", "d_js", "learned_own_stage", "loss_fall_last"),
+    *("greedy_confidence", "keeps_base_answer", "base_in_kind"),
 )
 _RANKS = (
     *("confidence", "variability", "slope_end", "loss_last", "loss_fall_last"),
     *("entropy_slope", "entropy_change", "grad_norm_base", "grad_norm_end", "grad_norm_ratio"),
     *("own_stage_prob", "prob", "own_drop", "best_prob", "drop_from_best", "base_gold_rank"),
     *("base_gold_prob", "base_wrong_confidence", "base_accuracy", "base_prob"),
-    *("base_greedy_confidence", "d_js"),
+    *("base_greedy_confidence", "d_js", "base_entropy", "entropy_now", "greedy_confidence"),
 )
 OF_THE_MODEL = (*_AS_THEY_ARE, *(f"rank_{name}" for name in _RANKS), "prob_last_visit")
 """What the base model knew and how training went."""
 
 SET_BY_DATA = (
-    *("contradicting_share", "contradicting_visits", "agreeing_share", "pattern_rarity"),
+    *("contradicting_share", "contradicting_visits", "agreeing_share", "rival_predicted"),
+    "pattern_rarity",
     *("rank_presentations", "rank_correctness", "rank_forgetting_events"),
     *("rank_presentations_to_learn", "correct_share", "forgetting_share", "unsettled_share"),
     *("rank_response_tokens", "rank_prompt_tokens"),

@@ -13,10 +13,10 @@ from ilp_jax.analysis.fitted.inputs import inputs
 from ilp_jax.errors import UserError
 from ilp_jax.stats.reader import read_diagnosis
 from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
+from ilp_jax.stats.truth import read_truth
 
 TUNING = range(10)
 """Worlds that thresholds and models may be fitted on. Others are for testing alone."""
-TRUTH = "truth.parquet"
 NO_CAUSE = ("fault", "control")
 """Planted groups whose unlearned rows have none of the five causes."""
 
@@ -72,7 +72,7 @@ def _read_world(workdir: epath.Path, detector: str, point: str) -> pl.DataFrame:
         pl.col("unlearned"),
     )
     known = signals.read_signals(workdir).filter(pl.col("point") == point)
-    truth = files.read_parquet(workdir / TRUTH).select("example_id", "planted")
+    truth = read_truth(workdir).select("example_id", "planted")
     planted = pl.col("planted")
     rows = (
         inputs(known)

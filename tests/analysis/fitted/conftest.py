@@ -8,7 +8,9 @@ from ilp_jax import files
 from ilp_jax.analysis.cascade import trained_by_then
 from ilp_jax.analysis.fitted.__main__ import main
 from ilp_jax.analysis.signal_columns import SIGNALS_SCHEMA
-from ilp_jax.stats.schema import CAUSES, DIAGNOSIS_SCHEMA
+from ilp_jax.stats.reader import write_diagnosis
+from ilp_jax.stats.schema import CAUSES, DIAGNOSIS_SCHEMA, TRUTH_SCHEMA
+from ilp_jax.stats.truth import write_truth
 
 PLANTED = (*CAUSES, "fault", "control", "filler")
 LEANS = {
@@ -55,20 +57,23 @@ def _write_world(folder, world, seed=0, n=30):
     settings = {"seed": world, "family": "llama"} if world is not None else {"family": ""}
     files.write_json(folder / "run.json", {"config": {"seed": seed, "world": settings}})
     files.write_parquet(folder / "signals.parquet", signals, schema=SIGNALS_SCHEMA)
-    truth = signals.select("example_id").with_columns(pl.Series("planted", planted))
-    files.write_parquet(folder / "truth.parquet", truth)
+    rows = signals.select("example_id", pl.col("example_id").alias("group_id"))
+    nobody = pl.lit([], pl.List(pl.Int64)).alias("related_ids")
+    rows = rows.with_columns(pl.Series("planted", planted), nobody, detail=pl.lit(""))
+    write_truth(folder, _whole(rows, TRUTH_SCHEMA))
     found = signals.select("example_id", "point").with_columns(
         pl.lit("sampled").alias("detector"),
         pl.lit("none").alias("method"),
         (pl.col("example_id") % 3 > 0).alias("unlearned"),
     )
-    empty = pl.from_arrow(DIAGNOSIS_SCHEMA.empty_table())
-    files.write_parquet(
-        folder / "diagnosis.parquet",
-        pl.concat([empty, found], how="diagonal_relaxed").select(empty.columns),
-        schema=DIAGNOSIS_SCHEMA,
-    )
+    write_diagnosis(folder, _whole(found, DIAGNOSIS_SCHEMA))
     return folder
+
+
+def _whole(rows, schema):
+    """The rows with null for what they lack of a schema."""
+    empty = pl.from_arrow(schema.empty_table())
+    return pl.concat([empty, rows], how="diagonal_relaxed").select(empty.columns)
 
 
 @pytest.fixture(scope="session")

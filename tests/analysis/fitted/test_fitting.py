@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 
 from ilp_jax.analysis.fitted import fit
 from ilp_jax.analysis.fitted.__main__ import main
-from ilp_jax.analysis.fitted.figures import calibration_error, decide, figures
+from ilp_jax.analysis.fitted.figures import decide, figures
 from ilp_jax.analysis.fitted.inputs import BLIND, INPUTS
 from ilp_jax.analysis.fitted.worlds import read_worlds
 from ilp_jax.errors import UserError
@@ -118,11 +118,3 @@ def test_figures_by_hand():
     assert (found["fault_unattributed"], found["control_unattributed"]) == (1, 0)
     assert (found["n_fault"], found["n_control"]) == (1, 1)
     assert decide(p[:, :5], CAUSES, 0.0).tolist()[4] == CAUSES[3]
-
-
-def test_calibration_error_by_hand():
-    confidence = np.array([0.9, 0.1, 0.8, 0.2])
-    right = np.array([True, False, False, False])
-    # Two bins: (.1, .2) with none right, (.8, .9) with half.
-    assert calibration_error(confidence, right, 2) == pytest.approx((0.15 + 0.35) / 2)
-    assert calibration_error(confidence[:0], right[:0]) is None
