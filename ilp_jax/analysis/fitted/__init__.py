@@ -2,6 +2,7 @@
 
 ``inputs``      signals as the numbers that a classifier sees, and which method sees which
 ``classifier``  the fitted classifier: probabilities from numbers, to and from JSON
+``members``     what it is made of: logistic regression, and trees
 ``method``      verdicts and evidence: the methods ``model``, ``model_blind`` and ``majority``
 ``kinds``       kinds of classifier that can be fitted (scikit-learn), as plain numbers
 ``fit``         fitting and calibrating one, with worlds left out

@@ -5,7 +5,8 @@
 Prints how each kind of classifier tells causes in worlds left out, and how well rows without
 a cause are told by a least probability alone, without a class of their own; writes
 ``model.json`` and ``model_blind.json`` of the chosen kind, with these figures, to DIR, by
-default beside this file, where runs look for them. Takes minutes and some 1 GB.
+default beside this file, where runs look for them. The least probability of the written figures is the
+default of ``config.diagnose.model_probability``. On ten worlds it takes some minutes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ilp_jax.analysis.fitted.fit import CANDIDATES, CLASSES, calibrated, fit, le
 from ilp_jax.analysis.fitted.inputs import INPUTS
 from ilp_jax.analysis.fitted.worlds import read_worlds
 from ilp_jax.errors import UserError
+from ilp_jax.fields.diagnose import diagnose_fields
 from ilp_jax.stats.schema import CAUSES
 
 LEAST = (0.0, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
@@ -37,21 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default=str(Path(__file__).parent), help="folder of the JSON")
     parser.add_argument("--kind", choices=[*CANDIDATES, "best"], default="best")
     parser.add_argument("--detector", default="sampled", help="by which rows are unlearned")
-    parser.add_argument("--least", type=float, default=0.4, help="diagnose.model_probability")
     asked = parser.parse_args(arguments)
+    least = diagnose_fields().model_probability
     try:
         rows = read_worlds(asked.workdirs, asked.detector)
         for method, names in INPUTS.items():
-            kind, found = compare(rows, names, asked.kind, asked.least, method)
+            kind, found = compare(rows, names, asked.kind, least, method)
             about = _about(rows, asked.detector) | {"left_out": found}
             classifier = fit(rows, rows["label"], rows["world"], names, kind, about)
             path = files.as_path(asked.out) / f"{method}.json"
             files.write_text(path, classifier.to_json())
             print(f"wrote {path}: {kind}, temperature {classifier.temperature:.2f}\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

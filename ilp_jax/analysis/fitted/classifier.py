@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
+
+from ilp_jax.analysis.fitted.members import KINDS, Linear, Trees, softmax
 
 FORMAT = 1
 DIGITS = 9
@@ -68,70 +70,6 @@ class Scale:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Linear:
-    """Multinomial logistic regression over the numbers and their hinges max(x - knot, 0).
-
-    Attributes:
-      knots: float64 [n_knots, n_columns]; no rows for no hinges.
-      weights: float64 [n_classes, n_columns * (1 + n_knots)], the numbers' first.
-      intercept: float64 [n_classes].
-    """
-
-    knots: np.ndarray
-    weights: np.ndarray
-    intercept: np.ndarray
-
-    def probabilities(self, x_NxD: np.ndarray) -> np.ndarray:
-        """float64 [n_rows, n_classes]."""
-        return softmax(hinged(x_NxD, self.knots) @ self.weights.T + self.intercept)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trees:
-    """Binary trees, one after another in flat arrays; at a node x <= threshold goes left.
-
-    Attributes:
-      roots: int [n_trees], each tree's first node; the left child of a node is the next one.
-      column: int [n_nodes], -1 for a leaf.
-      right: int [n_nodes], the right child; 0 for a leaf.
-      threshold: float [n_nodes]; where it is float32, x is rounded so first, as in
-        scikit-learn's forests.
-      values: float64 [n_leaves, n_outputs], in the order of the leaves among the nodes.
-      outputs: int [n_trees, n_outputs], the classes that a tree's values belong to.
-      start: float64 [n_classes], what the trees' values are added to.
-      boosted: the sums are logits of a softmax; else they are probabilities.
-    """
-
-    roots: np.ndarray
-    column: np.ndarray
-    right: np.ndarray
-    threshold: np.ndarray
-    values: np.ndarray
-    outputs: np.ndarray
-    start: np.ndarray
-    boosted: bool
-
-    def probabilities(self, x_NxD: np.ndarray) -> np.ndarray:
-        """float64 [n_rows, n_classes]."""
-        x_NxD = x_NxD.astype(self.threshold.dtype)
-        sums_NxK = np.tile(self.start, (len(x_NxD), 1)).astype(np.float64)
-        rows_N = np.arange(len(x_NxD))[:, None]
-        node_NxT = np.tile(self.roots, (len(x_NxD), 1))
-        while (inner := self.column[node_NxT] >= 0).any():
-            left = x_NxD[rows_N, self.column[node_NxT]] <= self.threshold[node_NxT]
-            after = np.where(left, node_NxT + 1, self.right[node_NxT])
-            node_NxT = np.where(inner, after, node_NxT)
-        leaf_M = np.cumsum(self.column < 0) - 1
-        values_NxTxO = self.values[leaf_M[node_NxT]]
-        for k in range(sums_NxK.shape[1]):
-            sums_NxK[:, k] += (values_NxTxO * (self.outputs == k)).sum(axis=(1, 2))
-        return softmax(sums_NxK) if self.boosted else sums_NxK
-
-
-KINDS = {"linear": Linear, "trees": Trees}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
     """See the module.
 
@@ -155,8 +93,31 @@ class Classifier:
 
     def of_scaled(self, x_NxD: np.ndarray) -> np.ndarray:
         """The same of what `Scale.apply` gave."""
-        each = [member.probabilities(x_NxD) for member in self.members]
+        each = [member.of_raw(member.raw(x_NxD)) for member in self.members]
         return tempered(np.mean(each, axis=0), self.temperature)
+
+    def without(
+        self, x_NxD: np.ndarray, usual_D: np.ndarray, groups: Sequence[Sequence[int]]
+    ) -> Iterator[np.ndarray]:
+        """Probabilities where some columns take a usual value, for one group after another.
+
+        Args:
+          x_NxD: what `Scale.apply` gave.
+          usual_D: the usual value of each column.
+          groups: columns that take it together.
+
+        Yields:
+          float64 [n_rows, n_classes].
+        """
+        raw = [member.raw(x_NxD) for member in self.members]
+        for columns in groups:
+            to_NxD = x_NxD.copy()
+            to_NxD[:, columns] = usual_D[columns]
+            each = [
+                member.of_raw(one + member.change(x_NxD, to_NxD, columns))
+                for member, one in zip(self.members, raw, strict=True)
+            ]
+            yield tempered(np.mean(each, axis=0), self.temperature)
 
     def to_json(self) -> str:
         """One field a line; equal classifiers have equal texts."""
@@ -199,17 +160,6 @@ def from_json(parts: Mapping[str, Any]) -> Classifier:
     if shape != (1, len(classes)):
         raise ValueError(f"probabilities of {shape[1]} classes, {len(classes)} names")
     return classifier
-
-
-def hinged(x_NxD: np.ndarray, knots_JxD: np.ndarray) -> np.ndarray:
-    """The columns and, for each row of knots, max(x - knot, 0)."""
-    return np.concatenate([x_NxD, *(np.maximum(x_NxD - knots, 0.0) for knots in knots_JxD)], axis=1)
-
-
-def softmax(logits_NxK: np.ndarray) -> np.ndarray:
-    """Row-wise softmax."""
-    weights = np.exp(logits_NxK - logits_NxK.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def tempered(p_NxK: np.ndarray, temperature: float) -> np.ndarray:

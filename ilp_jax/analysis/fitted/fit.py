@@ -96,7 +96,7 @@ def left_out(
         scale = fit_scale(values.filter(fitted), names)
         members = _members(kind, scale.apply(values.filter(fitted)), y[fitted], len(classes))
         x_NxD = scale.apply(values.filter(out))
-        raw[out] = np.mean([member.probabilities(x_NxD) for _, member in members], axis=0)
+        raw[out] = np.mean([member.of_raw(member.raw(x_NxD)) for _, member in members], axis=0)
     return raw
 
 

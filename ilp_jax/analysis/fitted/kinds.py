@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ilp_jax.analysis.fitted.classifier import Linear, Trees, hinged
+from ilp_jax.analysis.fitted.members import Linear, Trees, hinged
 
 SEED = 0
 KNOTS = (0.25, 0.5, 0.75)

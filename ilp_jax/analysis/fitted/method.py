@@ -32,6 +32,7 @@ METHODS = (MODEL, BLIND, MAJORITY)
 WEIGHED = 3
 """Signals that the evidence names."""
 _TINY = 1e-12
+_AT_ONCE = 1024  # rows; trees take an array of rows x trees
 
 
 def load(method: str, folder: str = "") -> Classifier:
@@ -184,12 +185,9 @@ def weights(
         logs = np.log(np.maximum(p_NxK, _TINY))
         return logs[rows, pair_Nx2[:, 0]] - logs[rows, pair_Nx2[:, 1]]
 
-    now_N, falls = odds(p_NxK), []
-    for places in columns.values():
-        without = x_NxD.copy()
-        without[:, places] = usual_D[places]
-        falls.append(now_N - odds(classifier.of_scaled(without)))
-    return list(columns), np.stack(falls, axis=1)
+    now_N = odds(p_NxK)
+    changed = classifier.without(x_NxD, usual_D, list(columns.values()))
+    return list(columns), np.stack([now_N - odds(one_NxK) for one_NxK in changed], axis=1)
 
 
 def _texts(

@@ -9,7 +9,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
 from ilp_jax.analysis.fitted import fit, kinds
-from ilp_jax.analysis.fitted.classifier import Classifier, Scale, from_json, hinged, tempered
+from ilp_jax.analysis.fitted.classifier import Classifier, Scale, from_json, tempered
+from ilp_jax.analysis.fitted.members import hinged
 
 N, D, K = 400, 7, 6
 
@@ -39,7 +40,7 @@ def test_members_are_scikit_learns(make, rows):
     fresh = np.random.default_rng(1).normal(size=(300, D)) * 2
     seen = hinged(fresh, member.knots) if make is kinds.linear else fresh
     theirs = estimator.predict_proba(seen)
-    np.testing.assert_allclose(member.probabilities(fresh), theirs, atol=1e-12)
+    np.testing.assert_allclose(member.of_raw(member.raw(fresh)), theirs, atol=1e-12)
     # And from the file, whose numbers are shorter.
     classifier = as_file(Classifier(tuple("ABCDEF"), plain_scale(), (member,), 1.0, {}))
     frame = pl.DataFrame(fresh, schema=list("abcdefg"))
@@ -51,10 +52,21 @@ def test_the_mean_of_members_at_a_temperature(rows):
     made = [make(x, y) for make in kinds.CANDIDATES["all"]]
     members = tuple(member for _, member in made)
     classifier = as_file(Classifier(tuple("ABCDEF"), plain_scale(), members, 1.7, {"a": 1}))
-    mean = np.mean([m.probabilities(x) for m in members], axis=0) ** (1 / 1.7)
+    mean = np.mean([m.of_raw(m.raw(x)) for m in members], axis=0) ** (1 / 1.7)
     got = classifier.probabilities(pl.DataFrame(x, schema=list("abcdefg")))
     np.testing.assert_allclose(got, mean / mean.sum(1, keepdims=True), atol=1e-6)
     assert classifier.about == {"a": 1}
+
+
+def test_probabilities_without_some_columns_are_those_of_the_changed_rows(rows):
+    x, y = rows
+    members = tuple(make(x, y)[1] for make in kinds.CANDIDATES["all"])
+    classifier = Classifier(tuple("ABCDEF"), plain_scale(), members, 1.3, {})
+    usual, groups = np.arange(D) / D, [[0], [2, 5], []]
+    for columns, got in zip(groups, classifier.without(x, usual, groups), strict=True):
+        changed = x.copy()
+        changed[:, columns] = usual[columns]
+        np.testing.assert_allclose(got, classifier.of_scaled(changed), atol=1e-12)
 
 
 def test_scale_is_scikit_learns_imputation_and_standardisation(rows):

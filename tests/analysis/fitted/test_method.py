@@ -6,10 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ilp_jax.analysis import diagnose
 from ilp_jax.analysis.cascade import trained_by_then
 from ilp_jax.analysis.fitted import method as module
 from ilp_jax.analysis.fitted.inputs import BLIND, MODEL, inputs, signal_of
 from ilp_jax.errors import UserError
+from ilp_jax.fields.diagnose import METHODS
 from ilp_jax.stats.schema import CAUSES, DIAGNOSIS_SCHEMA, UNATTRIBUTED
 
 
@@ -146,3 +148,13 @@ def test_what_a_signal_weighs_is_what_the_linear_model_adds(new_world):
         places = [i for i, one in enumerate(inner) if signal_of(one) == name]
         expected = each[:, places].sum(1)
         np.testing.assert_allclose(falls[:, names.index(name)], expected, atol=1e-9)
+
+
+def test_the_phase_tells_causes_by_every_method(new_world):
+    found, signals, _, thresholds, _ = new_world
+    fields = thresholds | {"methods": METHODS}
+    rows, _ = diagnose.causes_at(found, signals, fields)
+    assert [one["method"].unique().to_list() for one in rows] == [[one] for one in METHODS]
+    about = module.provenance(METHODS, fields["fitted"])
+    assert set(about) == {MODEL, BLIND} and about[MODEL]["worlds"] == [0, 1, 2]
+    assert module.provenance(("rules", "paper"), "nowhere") == {}
