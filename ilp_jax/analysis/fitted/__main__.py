@@ -5,8 +5,8 @@
 Prints how each kind of classifier tells causes in worlds left out, and how well rows without
 a cause are told by a least probability alone, without a class of their own; writes
 ``model.json`` and ``model_blind.json`` of the chosen kind, with these figures, to DIR, by
-default beside this file, where runs look for them. The least probability of the written figures is the
-default of ``config.diagnose.model_probability``. On ten worlds it takes some minutes.
+default beside this file, where runs look for them. The figures in the files are those under
+the default of ``config.diagnose.model_probability``. On ten worlds it takes some minutes.
 """
 
 from __future__ import annotations
