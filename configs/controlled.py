@@ -1,6 +1,16 @@
 """A world whose causes are planted: does the diagnosis find them?
 
-python -m ilp_jax run --config configs/controlled.py:family=llama,world=0 --workdir runs/world0
+    python -m ilp_jax run --config configs/controlled.py:family=llama,world=0 --workdir runs/world0
+    python -m ilp_jax sweep --config configs/controlled.py --workdir runs/worlds
+    python -m ilp_jax sweep --config configs/controlled.py:which=regimes --workdir runs/regimes
+
+A decoder of 1.1 million parameters learns a made-up world (people, their city, job, ...; 900
+updates), is fine-tuned on it in three stages with seven planted groups of 84 rows, and the
+diagnosis is scored against what was planted. Worlds share nothing but their sizes. Thresholds
+and fitted models were set on worlds 0 to 9; worlds 20 to 24 are those of the table in the
+README, opened once.
+
+RESULTS
 """
 
 from ilp_jax.config import default_config, default_stage
@@ -45,4 +55,28 @@ def get_config(family: str = "llama", world: int = 0, epochs: int = 2, learning_
     config.detect.sampled_points = ("final",)
     config.detect.base_prompt_variants = (0,)
     config.detect.max_new_tokens = 4
+    config.diagnose.methods = ("rules", "model", "model_blind", "paper", "paper_second", "majority")
     return config
+
+
+def get_sweep(which: str = "worlds"):
+    """The runs of the README's tables.
+
+    Args:
+      which: `worlds`: five worlds that nothing was tuned on, in four families. `regimes`: one
+        world under other epochs a stage, learning rates and adapters.
+    """
+    if which == "worlds":
+        for world in range(20, 25):
+            for family in ("llama", "qwen2", "qwen3", "olmo2"):
+                yield f"{family}_{world}", {"arguments": {"family": family, "world": world}}
+        return
+    if which != "regimes":
+        raise ValueError(f"which={which!r}: give worlds or regimes")
+    world = {"world": 10}  # neither tuned on (0 to 9) nor of the table (20 on)
+    for epochs in (1, 2, 3, 5, 8):
+        yield f"epochs_{epochs}", {"arguments": {**world, "epochs": epochs}}
+    yield "rate_2e-4", {"arguments": {**world, "learning_rate": 2e-4}}
+    lora = {"lora.rank": 2}
+    lora_arguments = {**world, "epochs": 8, "learning_rate": 1e-3}
+    yield "lora_2_epochs_8", {"arguments": lora_arguments, "config": lora}

@@ -164,7 +164,14 @@ def _check_world(config: ConfigDict) -> None:
     if config.world.family:
         n_stages = len(config.sequence)
         distinct = n_stages == len(set(config.sequence))
-        _require(distinct and n_stages > 1, "sequence", "a world needs two stages or more", "")
+        _require(distinct and n_stages > 1, "sequence", "a world needs two stages or more")
+        how = config.world.pretraining
+        _require(
+            how.warmup < how.steps,
+            "world.pretraining.warmup",
+            f"{how.warmup} updates leave none of {how.steps} to fall in",
+            "give fewer",
+        )
 
 
 def _check_stage(config: ConfigDict, name: Any) -> None:
