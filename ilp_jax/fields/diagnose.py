@@ -65,10 +65,13 @@ def diagnose_fields() -> ConfigDict:
     # had AUC .70 to .90 in the prototype, where most rows' loss was still falling at the end;
     # with a quarter in place of a twentieth, half the base conflicts of planted worlds had it.
     diagnose.falling_rank = 0.05
-    diagnose.falling_share = 0.3
+    diagnose.falling_share = 0.5
     # left_side_forgetting: fall of the target's probability a token since the end of the
     # row's own stage. The prototype on graded worlds, fitted on one, tested on others.
     diagnose.forgotten_drop = 0.15
+    # Probability a token at the end of its own stage from which on a row that was not
+    # reproduced exactly there counts as learned in part. Ours, set on planted worlds.
+    diagnose.learned_probability = 0.3
     # base_conflict: the base model's probability of a wrong option, among the options. Ours:
     # an absolute majority (the prototype's easy worlds had .5 to .6); the study's T_conf is
     # not given.
@@ -118,6 +121,7 @@ _OPEN = (
         "rare_known",
         "falling_rank",
         "falling_share",
+        "learned_probability",
     ),
     *("forgotten_drop", "wrong_confidence", "wrong_greedy_confidence"),
     *("wrong_confidence_rank", "lack_accuracy", "lack_gold_probability"),

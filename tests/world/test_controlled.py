@@ -83,7 +83,7 @@ def test_without_the_truth_the_diagnosis_is_the_same(study, ilp, tmp_path, monke
     (study / "diagnosis.parquet").unlink()
     try:
         # Another threshold and back: diagnosed twice without the truth.
-        for least in ("0.31", "0.3"):
+        for least in ("0.51", "0.5"):
             done = ilp(
                 "diagnose", "--workdir", str(study), f"--config.diagnose.falling_share={least}"
             )

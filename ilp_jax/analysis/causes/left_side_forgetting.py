@@ -15,19 +15,20 @@ NEEDS = ("learned_own_stage", "own_drop")
 def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     """Scores the fall of a learned row's target probability since its own stage's end.
 
-    score = ramp(own_drop; forgotten_drop, 1) where the row was reproduced exactly at the end
-    of its own stage, else 0: what was never learned cannot be forgotten (in the prototype a
-    third of the planted rows were not). own_drop is a difference of geometric-mean
+    score = ramp(own_drop; forgotten_drop, 1) where the row was learned at the end of its own
+    stage, else 0: what was never learned cannot be forgotten (in the prototype a third of the
+    planted rows were not). Learned is reproduced exactly, or given a probability a token of
+    learned_probability then: a row half learned can be lost too. own_drop is a difference of geometric-mean
     probabilities a token; a probability has a scale of its own, so no rank is taken.
 
     Args:
       signals: ``learned_own_stage``, ``own_drop``, ``own_stage_prob``, ``prob``, ``position``.
-      thresholds: ``forgotten_drop``.
+      thresholds: ``forgotten_drop``, ``learned_probability``.
 
     Returns:
       See the package. Null before the row's own stage has ended.
     """
-    learned, drop = pl.col("learned_own_stage"), pl.col("own_drop")
+    learned, drop = was_learned(thresholds), pl.col("own_drop")
     score = (
         pl.when(learned)
         .then(ramp(drop, thresholds["forgotten_drop"]))
@@ -35,15 +36,23 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
         .then(0.0)
     )
     lost = pl.format(
-        "reproduced exactly at the end of its own stage; probability a token {} then, {} now: "
+        "{} at the end of its own stage; probability a token {} then, {} now: "
         "fell by {} (flagged from {}); first visited at {} of the sequence",
+        pl.when("learned_own_stage")
+        .then(pl.lit("reproduced exactly"))
+        .otherwise(pl.lit("learned in part")),
         number(pl.col("own_stage_prob")),
         number(pl.col("prob")),
         number(drop),
         pl.lit(thresholds["forgotten_drop"]),
         number(pl.col("position")),
     )
-    never = pl.lit("not reproduced at the end of its own stage, so nothing to forget")
+    never = pl.format(
+        "not reproduced at the end of its own stage, and its probability a token was {} there "
+        "(learned in part from {}): nothing to forget",
+        number(pl.col("own_stage_prob")),
+        pl.lit(thresholds["learned_probability"]),
+    )
     return verdicts(known(signals), score, pl.when(learned).then(lost).otherwise(never), NEEDS)
 
 
@@ -61,7 +70,13 @@ def mark(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.Series:
     Returns:
       One boolean a row of ``signals``.
     """
-    found = pl.when(pl.col("learned_own_stage")).then(
+    found = pl.when(was_learned(thresholds)).then(
         pl.col("own_drop") >= thresholds["forgotten_drop"]
     )
     return known(signals).select(found.alias("mark"))["mark"]
+
+
+def was_learned(thresholds: Mapping[str, Any]) -> pl.Expr:
+    """Whether a row was learned at the end of its own stage, in part at least; see `judge`."""
+    half = pl.col("own_stage_prob") >= thresholds["learned_probability"]
+    return pl.col("learned_own_stage") | half.fill_null(False)
