@@ -18,8 +18,9 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     score = ramp(own_drop; forgotten_drop, 1) where the row was learned at the end of its own
     stage, else 0: what was never learned cannot be forgotten (in the prototype a third of the
     planted rows were not). Learned is reproduced exactly, or given a probability a token of
-    learned_probability then: a row half learned can be lost too. own_drop is a difference of geometric-mean
-    probabilities a token; a probability has a scale of its own, so no rank is taken.
+    learned_probability then: a row half learned can be lost too. own_drop is a difference of
+    geometric-mean probabilities a token; a probability has a scale of its own, so no rank is
+    taken.
 
     Args:
       signals: ``learned_own_stage``, ``own_drop``, ``own_stage_prob``, ``prob``, ``position``.

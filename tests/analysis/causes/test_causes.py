@@ -104,7 +104,10 @@ def test_forgetting_needs_having_learned(signals_of, thresholds):
     assert lost["flag"] and lost["score"] == pytest.approx(0.5 + 0.5 * (0.52 - 0.15) / 0.85)
     for number in ("0.93", "0.41", "0.52", "0.15", "0.1"):
         assert number in lost["evidence"]
-    assert told(learned_own_stage=False)["flag"] is False
+    # Learned in part is enough, and can be lost.
+    assert told(learned_own_stage=False)["flag"] is True
+    assert "learned in part" in told(learned_own_stage=False)["evidence"]
+    assert told(learned_own_stage=False, own_stage_prob=0.29)["flag"] is False
     assert told(learned_own_stage=True, own_drop=0.14)["flag"] is False
     before = told(learned_own_stage=None, own_drop=None)
     assert before["flag"] is None
