@@ -76,8 +76,10 @@ def rival_predicted(
 
     Returns:
       One row an example and point that has near-duplicates: ``example_id``, ``point``,
-      ``rival_predicted``: its greedy answer is the response of one of those listed that give
-      another than its own, but for case and punctuation.
+      ``rival_predicted``: of those listed that give another response than its own, one is
+      reproduced exactly at that point, or its greedy answer is one's response but for case and
+      punctuation. (A wrong answer of several tokens may be known under teacher forcing alone,
+      as a text that is nobody's.)
     """
     answer = normalised(pl.col("response")).alias("answer")
     rivals = (
@@ -86,14 +88,29 @@ def rival_predicted(
         .drop_nulls()
         .join(examples.select(pl.col("example_id").alias("other"), answer), on="other")
         .join(examples.select("example_id", answer.alias("own")), on="example_id")
-        .group_by("example_id")
-        .agg(pl.col("answer").filter(pl.col("answer") != pl.col("own")).alias("rivals"))
+        .filter(pl.col("answer") != pl.col("own"))
     )
     greedy = inference.filter(pl.col("mode") == "greedy").select(
-        "example_id", "point", normalised(pl.col("prediction").fill_null("")).alias("said")
-    )
-    return greedy.join(rivals, on="example_id").select(
         "example_id",
         "point",
-        pl.col("rivals").list.contains(pl.col("said")).alias("rival_predicted"),
+        normalised(pl.col("prediction").fill_null("")).alias("said"),
+        pl.col("correct").fill_null(False),
+    )
+    of_rivals = greedy.select(pl.col("example_id").alias("other"), "point", "correct")
+    won = (
+        rivals.join(greedy.drop("correct"), on="example_id")
+        .join(of_rivals, on=("other", "point"), how="left")
+        .group_by("example_id", "point")
+        .agg(
+            ((pl.col("answer") == pl.col("said")) | pl.col("correct").fill_null(False))
+            .any()
+            .alias("rival_predicted")
+        )
+    )
+    asked = near.filter(pl.col("near_ids").list.len() > 0).select("example_id")
+    return (
+        greedy.join(asked, on="example_id", how="semi")
+        .select("example_id", "point")
+        .join(won, on=("example_id", "point"), how="left")
+        .with_columns(pl.col("rival_predicted").fill_null(False))
     )

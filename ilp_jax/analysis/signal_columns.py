@@ -66,7 +66,7 @@ _SIGNALS = (
     ("near_duplicates", _INT, f"other trained rows whose {_NEAR}", "rows"),
     ("twin_disagreement", _FLOAT, "share of these with another response; null: none", "[0, 1]"),
     ("near_ids", pa.list_(pa.int64()), "some of these, disagreeing ones first", ""),
-    ("rival_predicted", _BOOL, "whether its greedy answer now is that of one that disagrees", ""),
+    ("rival_predicted", _BOOL, "whether one that disagrees is what the model answers now", ""),
     ("pattern_count", _INT, "trained rows with its prompt's pattern (analysis.rarity)", "rows"),
     ("pattern_rarity", _FLOAT, "mid-rank of that among trained rows, 1 the rarest", "[0, 1]"),
     ("pattern_relative", _FLOAT, "pattern_count over its median among trained rows", "ratio"),

@@ -14,7 +14,11 @@ def clean(text):
 
 
 @given(
-    rows=st.lists(st.tuples(TEXT, st.lists(TEXT, max_size=2), TEXT, TEXT), min_size=1, max_size=6),
+    rows=st.lists(
+        st.tuples(TEXT, st.lists(TEXT, max_size=2), TEXT, TEXT, st.booleans()),
+        min_size=1,
+        max_size=6,
+    ),
     data=st.data(),
 )
 def test_against_loops(rows, data):
@@ -29,9 +33,15 @@ def test_against_loops(rows, data):
     )
     inference = pl.DataFrame(
         [
-            {"example_id": i, "point": point, "mode": "greedy", "prediction": said}
+            {
+                "example_id": i,
+                "point": point,
+                "mode": "greedy",
+                "prediction": said,
+                "correct": exact,
+            }
             for i, row in enumerate(rows)
-            for point, said in (("base", row[2]), ("final", row[3]))
+            for point, said, exact in (("base", row[2], False), ("final", row[3], row[4]))
         ]
     )
     known = {clean(text) for row in rows for text in (row[0], *row[1])} - {""}
@@ -46,12 +56,11 @@ def test_against_loops(rows, data):
     found = {(i, p): won for i, p, won in rival_predicted(inference, examples, table).iter_rows()}
     expected = {}
     for i, row in enumerate(rows):
-        rivals = {clean(rows[j][0]) for j in near[i]} - {clean(row[0])}
+        rivals = [rows[j] for j in near[i] if clean(rows[j][0]) != clean(row[0])]
+        texts, learned = {clean(rival[0]) for rival in rivals}, any(rival[4] for rival in rivals)
         if near[i]:
-            expected |= {
-                (i, "base"): clean(row[2]) in rivals,
-                (i, "final"): clean(row[3]) in rivals,
-            }
+            expected[i, "base"] = clean(row[2]) in texts
+            expected[i, "final"] = clean(row[3]) in texts or learned
     assert found == expected
 
 
