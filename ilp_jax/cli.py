@@ -51,6 +51,12 @@ COMMANDS = {
         "Needs a finished run; writes WORKDIR/replay.parquet. An interrupted one goes on "
         "where it stopped. config.replay gives rows, rate and numbers of updates.",
     ),
+    "influence": (
+        "whose later updates raised the loss of examples that were learned, then lost",
+        "Needs a finished run; trains it again from its base, beside it, and writes "
+        "WORKDIR/influence.parquet. A killed one begins anew. config.influence says how many "
+        "rows are followed.",
+    ),
     "report": (
         "one HTML file of a finished run, or of several side by side",
         "Writes WORKDIR/report.html, which opens offline; with --out, or with several "
@@ -94,7 +100,7 @@ COMMANDS = {
 }
 _SEVERAL = ("report", "evaluate")  # of which runs may stand side by side
 _NEEDS_WORKDIR = (
-    *("run", "probe", "train", "detect", "diagnose", "export", "replay", "sweep"),
+    *("run", "probe", "train", "detect", "diagnose", "export", "replay", "influence", "sweep"),
     *_SEVERAL,
 )
 _TUNED_USAGE = """

@@ -50,6 +50,7 @@ _NO_RESULT = (
     "checkpoint.keep",
     "detect.rows_per_part",
     "diagnose",
+    "influence",
     "replay",
     "report",
 )
@@ -174,8 +175,8 @@ def config_hash(config: ConfigDict, leave_out: Sequence[str] = ()) -> str:
 
     Returns:
       16 hex digits of SHA-256. Stages outside ``sequence``, ``world`` where there is none,
-      ``cache_dir``, the rhythm of checkpoints and the groups ``diagnose``, ``replay`` and
-      ``report`` do not count.
+      ``cache_dir``, the rhythm of checkpoints and the groups ``diagnose``, ``influence``,
+      ``replay`` and ``report`` do not count.
     """
     unused = () if config.world.family else ("world",)
     counted = {

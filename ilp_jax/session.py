@@ -128,7 +128,7 @@ def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
             config_hash=config_hash(config),
             device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             seeds={"data": config.seed},
-            ignore=("diagnose", "replay", "report"),
+            ignore=("diagnose", "influence", "replay", "report"),
         )
         for folder in (
             workdir,

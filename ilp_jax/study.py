@@ -39,6 +39,8 @@ from ilp_jax.stats import replay as replayed
 from ilp_jax.stats.projections import write_representations
 from ilp_jax.stats.writer import StatsWriter, compact, discard_after
 from ilp_jax.train import loop
+from ilp_jax.train.influence import influence as influence_pass
+from ilp_jax.train.influence import ready as ready_to_influence
 from ilp_jax.train.probe import probe as probe_pass
 from ilp_jax.train.replay import ready as ready_to_replay
 from ilp_jax.train.replay import replay as replay_pass
@@ -145,6 +147,29 @@ def replay(config: ConfigDict, workdir: epath.PathLike, limit: int | None = None
     ready_to_replay(config, workdir)
     with open_session(config, workdir) as session:
         return replay_pass(session.workspace, session.restore_final, limit)
+
+
+def influence(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
+    """Whose updates raised the loss of rows that were learned and lost; needs ``diagnose``.
+
+    Args:
+      config: a resolved config.
+      workdir: the run's folder.
+
+    Returns:
+      The table of the strongest pairs.
+
+    Raises:
+      UserError: the run is not finished, or has no verdicts at the ends of its stages.
+      RunFailure: see ``train.influence.influence``.
+    """
+    workdir = epath.Path(workdir)
+    _phases_of(config, ("train",))
+    _require_before(config, workdir, "diagnose", PHASES)
+    # Before the config is written: one that is refused must not become the run's.
+    ready_to_influence(config, workdir)
+    with open_session(config, workdir) as session:
+        return influence_pass(session.workspace, session.load_base, session.restore_final)
 
 
 def preview(config: ConfigDict, n: int) -> RenderableType:

@@ -10,7 +10,18 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ilp_jax.errors import UserError
-from ilp_jax.fields import defaults, detect, diagnose, model, replay, report, stage, train, world
+from ilp_jax.fields import (
+    defaults,
+    detect,
+    diagnose,
+    influence,
+    model,
+    replay,
+    report,
+    stage,
+    train,
+    world,
+)
 from ilp_jax.fields.limits import BELOW_ONE, TINY
 from ilp_jax.fields.names import leaves, nearest
 
@@ -21,6 +32,7 @@ _ALLOWED = {
     **detect.ALLOWED,
     **diagnose.ALLOWED,
     **replay.ALLOWED,
+    **influence.ALLOWED,
     **stage.ALLOWED,
     **world.ALLOWED,
 }
@@ -30,6 +42,7 @@ _RANGE = {
     **train.RANGE,
     **detect.RANGE,
     **diagnose.RANGE,
+    **influence.RANGE,
     **report.RANGE,
     **stage.RANGE,
     **world.RANGE,

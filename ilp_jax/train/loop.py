@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from ilp_jax import progress
-from ilp_jax.data.batches import BatchMeta, train_batch
+from ilp_jax.data.batches import BatchMeta, RowBatch, train_batch
 from ilp_jax.data.study import Stage
 from ilp_jax.models.lora import COLLECTION, Adapted
 from ilp_jax.stats.inference import discard_inference_after
@@ -108,15 +108,21 @@ def restore_or_start(
 
     The base is None where all parameters are trained: then the state holds them.
     """
-    make = jax.jit(init_state, static_argnums=1, donate_argnums=0)
-    adapted = ws.decoder.lora is not None
-    base = load_base() if adapted else None
     newest = checkpoints.latest_step()
-    if newest is not None:
-        step, state = checkpoints.restore(newest, abstract_state(ws))
-        return state, base, step
-    trained = _first_adapters(ws) if adapted else load_base()
-    return make(trained, ws.optimizer), base, 0
+    if newest is None:
+        return *start(ws, load_base), 0
+    base = None if ws.decoder.lora is None else load_base()
+    step, state = checkpoints.restore(newest, abstract_state(ws))
+    return state, base, step
+
+
+def start(ws: Workspace, load_base: Any) -> tuple[TrainState, Any]:
+    """The state before the first update, and the frozen base (None: all is trained)."""
+    make = jax.jit(init_state, static_argnums=1, donate_argnums=0)
+    base = load_base()
+    if ws.decoder.lora is None:
+        return make(base, ws.optimizer), None
+    return make(_first_adapters(ws), ws.optimizer), base
 
 
 def with_base(trained: Any, base: Any) -> Any:
@@ -174,17 +180,32 @@ def dispatch(
     ws: Workspace, state: TrainState, base: Any, place: Place
 ) -> tuple[TrainState, _Pending]:
     """Starts one update; returns without waiting for it. The state given is consumed."""
-    train = ws.config.train
-    rows, meta = train_batch(
+    return update(ws, state, base, place, *batch_of(ws, place))
+
+
+def batch_of(ws: Workspace, place: Place) -> tuple[RowBatch, BatchMeta]:
+    """The rows of an update, on the host."""
+    return train_batch(
         ws.data,
         place.stage,
         order_seed(ws, place.stage),
         place.epoch,
         place.batch_index,
-        train.batch_size,
+        ws.config.train.batch_size,
         ws.config.length_buckets,
     )
-    rate = learning_rate(place.stage.config, place.step_in_stage, place.steps_in_stage)
+
+
+def rate_of(place: Place) -> float:
+    """An update's learning rate."""
+    return learning_rate(place.stage.config, place.step_in_stage, place.steps_in_stage)
+
+
+def update(
+    ws: Workspace, state: TrainState, base: Any, place: Place, rows: RowBatch, meta: BatchMeta
+) -> tuple[TrainState, _Pending]:
+    """Starts the update of a place with given rows; see ``dispatch``."""
+    train, rate = ws.config.train, rate_of(place)
     with_norms = bool(train.norms_every) and (place.step - 1) % train.norms_every == 0
     with jax.transfer_guard("disallow"):
         state, stats = ws.programs.train[with_norms](
