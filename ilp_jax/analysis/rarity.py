@@ -54,6 +54,28 @@ def patterns(examples: pl.DataFrame, trained_ids: pl.Series) -> pl.DataFrame:
     )
 
 
+def commonest_patterns(examples: pl.DataFrame, trained_ids: pl.Series) -> pl.DataFrame:
+    """The pattern of every example that most trained rows share.
+
+    Args:
+      examples: ``examples.parquet``.
+      trained_ids: ids of the trained rows: only they are counted.
+
+    Returns:
+      One row an example, sorted: ``example_id`` and ``pattern``, a name that is the same for
+      all rows of a pattern.
+    """
+    keys = _keys(examples.select("example_id", words(pl.col("prompt")).alias("words")))
+    trained = pl.col("example_id").is_in(trained_ids.to_list())
+    shared = keys.filter(trained).group_by("key").agg(pl.len().alias("n"))
+    return (
+        keys.join(shared, on="key", how="left")
+        .sort("example_id", pl.col("n").fill_null(0), "key", descending=[False, True, False])
+        .unique("example_id", keep="first", maintain_order=True)
+        .select("example_id", pl.col("key").cast(pl.String).alias("pattern"))
+    )
+
+
 def _keys(prompts: pl.DataFrame) -> pl.DataFrame:
     """Distinct ``key`` (uint64) of every pattern of every example.
 
