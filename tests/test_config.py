@@ -194,6 +194,11 @@ def test_refused_overrides(file, words, parts):
         ("replay.detector", "none", "choice"),
         ("replay.learning_rate", -1e-5, 1e-5),
         ("replay.controls", -1, 0),
+        ("influence.detector", "none", "exact_law"),
+        ("influence.every_updates", 0, 2),
+        ("influence.top", 0, 1),
+        ("influence.n_lost", -1, 0),
+        ("influence.memory_gb", 0, 0.5),
         ("trained_turns", "first", "last"),
         ("lora.rank", -1, 8),
         ("lora.targets", "q,query", "q,gate"),
@@ -382,6 +387,7 @@ def test_hash_counts_what_changes_results(file):
         "diagnose.forgotten_drop=0.3",  # a finished run is then diagnosed again
         "diagnose.methods=rules",
         "replay.steps=1",
+        "influence.n_lost=1",
         "report.include_text=false",
     ):
         assert digest(f"--config.{same}") == base

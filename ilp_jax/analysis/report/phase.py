@@ -10,6 +10,7 @@ from etils import epath
 from ilp_jax import files
 from ilp_jax.analysis.report import charts
 from ilp_jax.analysis.report.compare import comparison, run_names
+from ilp_jax.analysis.report.erasers import erasers
 from ilp_jax.analysis.report.examples import examples
 from ilp_jax.analysis.report.figures import figures
 from ilp_jax.analysis.report.load import SUMMARY, Run, load
@@ -86,7 +87,7 @@ def _html(
     each = {**limits, "max_rows": max(1, limits["max_rows"] // len(runs))}
     listed = [{"name": name, **examples(run, each)} for name, run in zip(names, runs, strict=True)]
     pages = [
-        page(run, one, name, f"r{i}")
+        page(run, one, name, f"r{i}") | {"erasers": erasers(run, limits)}
         for i, (run, one, name) in enumerate(zip(runs, found, names, strict=True))
     ]
     parts = {
