@@ -82,7 +82,7 @@ def influence(ws: Workspace, load_base: Callable[[], Any], load_final: Callable[
             stage: [place[one] for one in lost.filter(pl.col("stage") == stage)["example_id"]]
             for stage in sorted(lost["stage"].unique())
         }
-        totals, difference = Totals({}, 0), 0.0
+        totals, difference = Totals({}, len(ws.data.examples)), 0.0
         if groups:
             totals, state = follow(ws, loop.start(ws, load_base), groups)
             difference = _difference(state.params, load_final())

@@ -19,6 +19,7 @@ from ilp_jax.models import weights
 from ilp_jax.models.lora import Adapted, variables_of
 from ilp_jax.stats.influence import METHODS, read_influence
 from ilp_jax.stats.reader import read_diagnosis, read_plan
+from ilp_jax.train import influence as module
 from ilp_jax.train import loop
 from ilp_jax.train.influence import follow
 from ilp_jax.train.schedule import places
@@ -208,6 +209,19 @@ def test_sums_to_what_a_real_update_does(method, tiny_arguments, tmp_path):
             changes[z] += float(loss(after, row)) - float(loss(before, row))
     sums = totals.score[method][:3].sum(axis=1)
     np.testing.assert_allclose(sums, changes, rtol=0.02, atol=0.01 * np.abs(changes).max())
+
+
+def test_nothing_was_lost(followed, monkeypatch, tmp_path):
+    ws = dataclasses.replace(followed[0], workdir=tmp_path)
+    files.write_parquet(tmp_path / "examples.parquet", pl.DataFrame({"example_id": [1]}))
+    settings = {"n_followed": "0", "n_lost": "0", "detector": "default", "seed": "0"}
+    settings |= {"every_updates": "1"}
+    nothing = pl.DataFrame(schema={"example_id": pl.Int64, "stage": pl.Int32})
+    monkeypatch.setattr(module, "ready", lambda *_: (settings, nothing))
+    monkeypatch.setattr(analysis, "pairs", lambda *_: [])
+    shown = module.influence(ws, None, None)  # no training, so no parameters
+    assert "0 of 0 rows" in str(shown.renderables[0])
+    assert read_influence(tmp_path).is_empty()
 
 
 def test_a_score_that_is_not_finite(tiny_arguments, tmp_path):
