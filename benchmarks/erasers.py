@@ -56,7 +56,9 @@ def check(workdir: str, method: str, share: float, draws: int, seed: int) -> dic
     study.influence(config, workdir)
     scores, examples, plan = read_influence(workdir), read_examples(workdir), read_plan(workdir)
     lost = erasers.lost(read_diagnosis(workdir), plan, config.influence.detector)
-    followed = lost.filter(pl.col("example_id").is_in(scores["example_id"].drop_nulls().unique()))
+    followed = lost.filter(
+        pl.col("example_id").is_in(scores["example_id"].drop_nulls().unique().to_list())
+    )
     if followed.is_empty():
         raise UserError(workdir, "has no lost rows with erasers", "take another run")
     after = followed["stage"].value_counts(sort=True)["stage"][0]
