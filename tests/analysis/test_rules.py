@@ -111,7 +111,7 @@ def test_what_is_compared_leaves_out_whether_the_row_was_learned(signals_of, thr
     falling = {"slope_end": -0.4, "rank_slope_end": 0.01, "loss_fall_last": 0.5}
     rows = [
         {"learned_own_stage": own, "own_drop": 0.4, "pattern_relative": 1.0}
-        | {"own_stage_prob": None if own is None else 0.9}
+        | {"own_stage_prob": {True: 0.9, False: 0.2, None: None}[own]}
         | falling
         for own in (True, False, None)
     ]
