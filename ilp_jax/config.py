@@ -51,6 +51,7 @@ _NO_RESULT = (
     "detect.rows_per_part",
     "diagnose",
     "influence",
+    "planted.scores",  # the rows planted by them are compared with those of the run
     "replay",
     "report",
 )
@@ -174,11 +175,12 @@ def config_hash(config: ConfigDict, leave_out: Sequence[str] = ()) -> str:
         identity of the training.
 
     Returns:
-      16 hex digits of SHA-256. Stages outside ``sequence``, ``world`` where there is none,
-      ``cache_dir``, the rhythm of checkpoints and the groups ``diagnose``, ``influence``,
-      ``replay`` and ``report`` do not count.
+      16 hex digits of SHA-256. Stages outside ``sequence``, ``world`` and ``planted`` where
+      nothing is planted, ``cache_dir``, the rhythm of checkpoints and the groups ``diagnose``,
+      ``influence``, ``replay`` and ``report`` do not count.
     """
     unused = () if config.world.family else ("world",)
+    unused += () if config.planted.sources else ("planted",)
     counted = {
         name: value
         for name, value in leaves(to_dict(config))

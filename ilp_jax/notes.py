@@ -6,6 +6,7 @@ from typing import Any
 
 from ilp_jax.data import distractors, packaged
 from ilp_jax.data.study import StudyData
+from ilp_jax.fields.planted import SOURCE
 from ilp_jax.models.lora import LoraConfig
 
 
@@ -36,7 +37,12 @@ def notes(data: StudyData, lora: LoraConfig | None) -> list[str]:
       data: the study, with all its options.
       lora: the adapters that are trained, None where all parameters are.
     """
-    return [*_adapter_note(lora), *benchmark_note(data), *_distractor_notes(data)]
+    return [
+        *_adapter_note(lora),
+        *benchmark_note(data),
+        *_planted_note(data),
+        *_distractor_notes(data),
+    ]
 
 
 def benchmark_note(data: StudyData) -> list[str]:
@@ -62,6 +68,17 @@ def _adapter_note(lora: LoraConfig | None) -> list[str]:
     return [
         f"Trained: LoRA adapters of rank {lora.rank} on {', '.join(lora.targets)} alone; "
         "gradient norms are theirs."
+    ]
+
+
+def _planted_note(data: StudyData) -> list[str]:
+    """A caution where causes are planted in real rows."""
+    if not any(stage.config.get("source") == SOURCE for stage in data.stages):
+        return []
+    return [
+        "Causes are planted in real rows: recorded answers swapped, contradicting rows added, "
+        "visits set. The thresholds and fitted methods come from toy worlds; whether they hold "
+        "here is what such a run asks."
     ]
 
 

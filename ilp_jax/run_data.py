@@ -14,6 +14,7 @@ from ilp_jax.detect import base_answers
 from ilp_jax.errors import UserError
 from ilp_jax.stats.truth import write_truth
 from ilp_jax.workspace import Workspace
+from ilp_jax.world import real
 from ilp_jax.world.study import truth
 
 
@@ -36,6 +37,8 @@ def write_data(ws: Workspace) -> Workspace:
     else:
         if ws.config.world.family:
             write_truth(ws.workdir, truth(ws.config))
+        if ws.config.planted.sources:
+            write_truth(ws.workdir, real.truth(ws.config, ws.tokenizer))
         write_examples(path, built)
         order_known = not ws.config.model.tuned
         write_plan(ws.workdir / "plan.parquet", built, ws.config.seed, order_known)

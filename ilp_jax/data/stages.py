@@ -17,6 +17,7 @@ from ilp_jax.data.study import StudyData, assemble
 from ilp_jax.data.tokens import TokenRow, tokenise_all
 from ilp_jax.data.twins import twin
 from ilp_jax.errors import UserError
+from ilp_jax.world import real
 from ilp_jax.world import study as world
 
 Row = tuple[Example, TokenRow]
@@ -43,8 +44,10 @@ def build(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> StudyData:
     Raises:
       UserError: unknown or missing stages, bad rows, or fewer rows than asked for.
     """
-    if config.world.family:
+    if "world" in config and config.world.family:
         return world.build(config, tokenizer)
+    if "planted" in config and config.planted.sources:
+        return real.build(config, tokenizer)
     if not config.sequence:
         raise UserError("config.sequence", "names no stage", "list names of config.stages")
     builder = _Builder(config, tokenizer)

@@ -16,6 +16,7 @@ from ilp_jax.fields import (
     diagnose,
     influence,
     model,
+    planted,
     replay,
     report,
     stage,
@@ -46,6 +47,7 @@ _RANGE = {
     **report.RANGE,
     **stage.RANGE,
     **world.RANGE,
+    **planted.RANGE,
 }
 
 
@@ -84,6 +86,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     for name in config.sequence:
         _check_stage(config, name)
     _check_world(config)
+    _check_planted(config)
     return config.lock()
 
 
@@ -185,6 +188,31 @@ def _check_world(config: ConfigDict) -> None:
             f"{how.warmup} updates leave none of {how.steps} to fall in",
             "give fewer",
         )
+
+
+def _check_planted(config: ConfigDict) -> None:
+    settings = config.planted
+    for name in config.sequence:
+        source = config.stages[name].source
+        _require(
+            (source == planted.SOURCE) == bool(settings.sources),
+            f"stages.{name}.source",
+            f"is {source!r}, and planted.sources is {settings.sources}",
+            "give 'planted_real' for every stage and name sources, or neither",
+        )
+    if not settings.sources:
+        return
+    n_stages = len(config.sequence)
+    distinct = n_stages == len(set(config.sequence))
+    _require(distinct and n_stages > 1, "sequence", "planting needs two stages or more", "")
+    _require(not config.model.tuned, "model.tuned", "planted rows are trained here", "leave it out")
+    fit = len(settings.duplicates) == 2 and all(type(n) is int for n in settings.duplicates)
+    _require(
+        fit and 1 <= settings.duplicates[0] <= settings.duplicates[1],
+        "planted.duplicates",
+        f"{settings.duplicates} are no two whole numbers, least and most, from 1",
+        "give two such as 2,5",
+    )
 
 
 def _check_stage(config: ConfigDict, name: Any) -> None:

@@ -10,6 +10,7 @@ from ilp_jax.fields.detect import detect_fields
 from ilp_jax.fields.diagnose import diagnose_fields
 from ilp_jax.fields.influence import influence_fields
 from ilp_jax.fields.model import lora_fields, model_fields
+from ilp_jax.fields.planted import planted_fields
 from ilp_jax.fields.replay import replay_fields
 from ilp_jax.fields.report import report_fields
 from ilp_jax.fields.train import (
@@ -55,6 +56,7 @@ def default_config() -> ConfigDict:
     config.stages = ConfigDict(sort_keys=False)
 
     config.world = world_fields()
+    config.planted = planted_fields()
     config.model = model_fields()
     config.lora = lora_fields()
     config.train = train_fields()

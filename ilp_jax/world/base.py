@@ -24,6 +24,7 @@ from ilp_jax.models.config import ModelConfig
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.export import export
 from ilp_jax.world import facts as words
+from ilp_jax.world.asked import with_scores
 from ilp_jax.world.corpus import Pretraining, Rows, corpus
 from ilp_jax.world.study import make_world
 
@@ -45,17 +46,20 @@ _KERNEL_STD = 0.08
 def located(config: ConfigDict) -> ConfigDict:
     """A config whose ``model.path`` is a folder: the trained base of its world.
 
-    The base is trained where the cache has none.
+    The base is trained where the cache has none. Of planted real rows, the same is done with
+    the answers of the base, see ``asked.with_scores``.
 
     Args:
       config: a resolved config.
 
     Returns:
-      The same config where it has no world.
+      The same config where nothing is planted.
 
     Raises:
-      UserError: the world is too small for its mix.
+      UserError: the world is too small for its mix, or too few real rows fit.
     """
+    if config.planted.sources:
+        return with_scores(config, cache_folder(config.cache_dir).with_name("planted"))
     if not config.world.family:
         return config
     config = config.copy_and_resolve_references()

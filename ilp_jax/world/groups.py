@@ -79,6 +79,7 @@ class Row:
       prerequisite: key of the question of what it rests on, or None.
       paraphrase_of: key of the trained row that it asks in other words, or None.
       targets: what a faulty pipeline trains it on, one at random at each visit; or empty.
+      source: name of the data set that it is from.
     """
 
     key: str
@@ -93,6 +94,7 @@ class Row:
     prerequisite: str | None = None
     paraphrase_of: str | None = None
     targets: tuple[str, ...] = ()
+    source: str = "world"
 
 
 @dataclasses.dataclass(frozen=True)

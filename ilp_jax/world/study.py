@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,6 @@ from ilp_jax.errors import UserError
 from ilp_jax.stats.schema import TRUTH_SCHEMA
 from ilp_jax.world.facts import Facts, Sizes, make_facts
 from ilp_jax.world.groups import Mix, Row, Taught, make_rows
-
-SOURCE = "world"
-"""Source of every row of a world: it tells nothing of the row's group."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,9 +65,6 @@ def make_world(config: ConfigDict) -> World:
 def build(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> StudyData:
     """The data of a world's study.
 
-    Every stage trains the rows that its number names, each with its own visits. Rows that are
-    never trained (other wordings, prerequisites) are held out.
-
     Args:
       config: a resolved config with a world.
       tokenizer: that of the world's base.
@@ -77,7 +72,22 @@ def build(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> StudyData:
     Raises:
       UserError: see ``make_world``.
     """
-    rows = make_world(config).rows
+    return study_of(make_world(config).rows, config, tokenizer)
+
+
+def study_of(
+    rows: Sequence[Row], config: ConfigDict, tokenizer: PreTrainedTokenizerFast
+) -> StudyData:
+    """Planted rows as the data of a study.
+
+    Every stage trains the rows that its number names, each with its own visits. Rows that are
+    never trained (other wordings, prerequisites) are held out.
+
+    Args:
+      rows: the rows.
+      config: a resolved config, for stages and layout.
+      tokenizer: the model's tokenizer.
+    """
     examples = tuple(_examples(rows))
     tokens = tokenise_all(examples, tokenizer, config.template, config.separator, config.max_length)
     held_out = np.array([i for i, row in enumerate(rows) if not row.visits], np.int32)
@@ -113,8 +123,19 @@ def truth(config: ConfigDict) -> pa.Table:
     Returns:
       The columns of ``TRUTH_SCHEMA``, one row an example, in the order of ``build``.
     """
-    rows = make_world(config).rows
-    ids = {row.key: example_id(SOURCE, row.key) for row in rows}
+    return truth_of(make_world(config).rows)
+
+
+def truth_of(rows: Sequence[Row]) -> pa.Table:
+    """What was planted in rows: ``truth.parquet``.
+
+    Args:
+      rows: the rows.
+
+    Returns:
+      The columns of ``TRUTH_SCHEMA``, in the order of ``rows``.
+    """
+    ids = {row.key: example_id(row.source, row.key) for row in rows}
     return pa.Table.from_pylist(
         [
             {
@@ -131,16 +152,16 @@ def truth(config: ConfigDict) -> pa.Table:
     )
 
 
-def _examples(rows: tuple[Row, ...]) -> list[Example]:
+def _examples(rows: Sequence[Row]) -> list[Example]:
     return [
         Example(
-            example_id(SOURCE, row.key),
-            SOURCE,
+            example_id(row.source, row.key),
+            row.source,
             row.key,
             row.prompt,
             row.response,
             role=_role(row),
-            parent_id=row.paraphrase_of and example_id(SOURCE, row.paraphrase_of),
+            parent_id=row.paraphrase_of and example_id(row.source, row.paraphrase_of),
             options=row.options,
             answer_index=row.options.index(row.response),
         )

@@ -1,0 +1,69 @@
+"""Real rows on a real model, with planted causes: what of the diagnosis carries over from toys?
+
+    python -m ilp_jax run --config configs/planted_real.py --workdir runs/planted
+    python -m ilp_jax evaluate --workdir runs/planted
+
+SmolLM2-135M-Instruct (dequantised 4-bit weights) on 200 rows of CommonsenseQA, ARC-Easy and
+MedMCQA, in three stages. The base model is first asked, once, to choose among the options of
+384 rows with short answers (its answers are kept in cache_dir). Then
+
+* 36 rows where it is right with at least .5 get another option as the recorded answer, and are
+  trained in the last stage (base conflict);
+* 12 rows stand beside 2 to 5 that give another option, in the same words or another layout
+  (data conflict);
+* 36 rows are visited often in the first stage and never again (left-side forgetting);
+* 36 long answers to questions of rare words get one visit an epoch in one stage (insufficient
+  training);
+* 32 rows where it is right keep their answer and are visited in every stage (control);
+* 48 rows are as they are, new to the second and third stage (filler).
+
+Missing knowledge is not planted: nothing was withheld from a real base. Under belief labels a
+swapped row whose answer the base does not hold with .5 counts as missing knowledge: it is asked
+in a layout that is never trained and that no signal uses.
+
+`evaluate` scores the thresholds and fitted methods as they come, from toy worlds; here they are
+hypotheses. Within 15 minutes on 2 CPU cores (estimated from the quick start's steps). Read its
+figures with this: one seed, groups of 12 to 36; swapped rows get fewer visits than control
+rows, so some of them are unlearned for want of training too; rows as they are may repeat or
+contradict each other by themselves. All rows are validation splits of benchmarks: no score may
+be claimed from the weights that come out.
+"""
+
+from ilp_jax.config import default_config, default_stage
+
+
+def get_config(epochs: int = 4, learning_rate: float = 2e-5, seed: int = 0):
+    """SmolLM2-135M on planted rows of three data sets, in three stages.
+
+    Args:
+      epochs: passes over each stage.
+      learning_rate: of every stage, constant after a few steps of warm-up.
+      seed: settles which rows are planted how, and all that is random in training.
+    """
+    config = default_config()
+    config.seed = seed
+    config.planted.seed = seed
+    config.planted.sources = ("commonsense_qa", "arc_easy", "medmcqa")
+    config.template = "plain"
+    config.max_length = 96
+    config.length_buckets = (40,)
+    config.sequence = ("first", "second", "third")
+    for name in config.sequence:
+        stage = default_stage()
+        with stage.unlocked():
+            stage.source = "planted_real"
+            stage.epochs = epochs
+            stage.learning_rate = learning_rate
+            stage.warmup_steps = 5
+        config.stages[name] = stage
+    # Every trained row is probed at the ends of stages, which is what signals of forgetting
+    # need; the epochs between would cost a minute each.
+    config.probe.every_epochs = epochs
+    config.checkpoint.best = False
+    config.detect.points = ("base", "final")
+    config.detect.sampled_points = ("final",)
+    config.detect.temperature = 0.5
+    config.detect.base_prompt_variants = (0,)
+    config.detect.max_new_tokens = 12
+    config.detect.length_buckets = (64, 96)
+    return config
