@@ -205,7 +205,8 @@ def _run_phases(
 def _phases_of(config: ConfigDict, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The phases of a run; a model tuned elsewhere has fewer."""
     if not config.model.tuned:
-        return PLANTED_PHASES if config.world.family else PHASES
+        is_planted = config.world.family or config.planted.sources
+        return PLANTED_PHASES if is_planted else PHASES
     if not set(wanted) & set(tuned.PHASES):
         raise UserError(
             "config.model.tuned",

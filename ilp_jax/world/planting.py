@@ -11,8 +11,8 @@ among each row's options. A row counts as *known* where it chooses the answer wi
   the same wording or another layout; half of the rows are known, half are not. Every stage but
   the first has them all.
 * ``left_side_forgetting``: rows as they are, many visits, in the first stage only.
-* ``insufficient_training``: long answers to questions of rare words, one visit an epoch in one
-  stage.
+* ``insufficient_training``: long answers to the quarter of questions with the rarest words,
+  one visit an epoch in one stage.
 * ``filler``: rows as they are (``as_is``), which the later stages bring, and the contradicting
   rows of data_conflict (``contradicts``).
 
@@ -191,7 +191,7 @@ class _Planter:
             ),
             (self._left_side, self._asked, plant.left_side_forgetting, "were asked about"),
             (self._as_is, self._asked, plant.as_is * (self._last - 1), "were asked about"),
-            (self._insufficient, self._rarest(), plant.insufficient_training, "are long and rare"),
+            (self._insufficient, self._rare(), plant.insufficient_training, "have long answers"),
         )
         for put, pool, n, what in groups:
             free = [one for one in pool if one.example.example_id not in self._taken]
@@ -203,10 +203,11 @@ class _Planter:
                 put(one, number)
         return sorted(self._rows, key=lambda row: row.key)
 
-    def _rarest(self) -> list[Candidate]:
-        """Long answers, those to questions of the rarest words first."""
-        order = _ordered(self._long, self._plant, "long")
-        return sorted(order, key=lambda one: -one.rarity)
+    def _rare(self) -> list[Candidate]:
+        """Long answers, those to the quarter of questions with the rarest words first."""
+        rarest = sorted(self._long, key=lambda one: (-one.rarity, one.example.example_id))
+        n = max(len(rarest) // 4, self._plant.insufficient_training)
+        return [*_ordered(rarest[:n], self._plant, "rare"), *rarest[n:]]
 
     def _control(self, one: Candidate, number: int) -> None:
         row = self._add(one, visits=self._stages(1), planted=CONTROL, detail=self._how_sure(one))

@@ -119,8 +119,9 @@ def plant_of(config: ConfigDict) -> Plant:
 def candidates_of(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> list[Candidate]:
     """The rows of all sources that may be planted.
 
-    Left out are rows with too few options, with a passage before the question, of more than
-    ``planted.max_tokens`` tokens in any layout, and questions that stood before.
+    Left out are rows with too few options, with a passage before the question, with answers
+    neither short nor long, of more than ``planted.max_tokens`` tokens in any layout, and
+    questions that stood before.
 
     Args:
       config: a resolved config.
@@ -138,26 +139,32 @@ def candidates_of(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> lis
                 continue
             seen.add(mark)
             rows.append((_cut(example, plant), question))
+    rarity = _rarity([question for _, question in rows])
     tokens = _tokens(config, tokenizer, [example for example, _ in rows])
-    widest = [len(row.prompt_ids) for row in tokens]
+    found = []
+    for (example, question), row, rare in zip(rows, tokens, rarity, strict=True):
+        lengths = [len(ids) for ids in row.option_ids]
+        n, longest = lengths[example.answer_index], max(lengths)
+        is_some_use = longest <= plant.short_answer or n >= plant.long_answer
+        if min(lengths) and is_some_use and _fits(row, longest, plant):
+            found.append(Candidate(example, question, n, longest, rare))
     for layout in (*OTHER_WORDINGS, PARAPHRASE):
         asked = [
             dataclasses.replace(
-                example, prompt=layout.format(question), options=(), answer_index=None
+                one.example, prompt=layout.format(one.question), options=(), answer_index=None
             )
-            for example, question in rows
+            for one in found
         ]
         again = _tokens(config, tokenizer, asked)
-        widest = [max(n, len(row.prompt_ids)) for n, row in zip(widest, again, strict=True)]
-    rarity = _rarity([question for _, question in rows])
-    found = []
-    for (example, question), row, n, rare in zip(rows, tokens, widest, rarity, strict=True):
-        lengths = [len(ids) for ids in row.option_ids]
-        if 0 < min(lengths) and n + max(lengths) + 1 <= plant.max_tokens:
-            found.append(
-                Candidate(example, question, lengths[example.answer_index], max(lengths), rare)
-            )
+        found = [
+            one for one, row in zip(found, again, strict=True) if _fits(row, one.longest, plant)
+        ]
     return found
+
+
+def _fits(row: TokenRow, longest: int, plant: Plant) -> bool:
+    """Whether a prompt, the longest option and the end token are short enough together."""
+    return len(row.prompt_ids) + longest + 1 <= plant.max_tokens
 
 
 def _load(source: str) -> tuple[Example, ...]:
