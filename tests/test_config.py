@@ -243,6 +243,12 @@ def test_refused_overrides(file, words, parts):
         ("stages.second.schedule", "step", "cosine"),
         ("stages.second.optimizer_state", "new", "fresh"),
         ("stages.second.final_learning_rate_fraction", 1.5, 1),
+        ("planted.asked", 0, 1),
+        ("planted.n_options", 1, 2),
+        ("planted.confidence", 1, 0.9),
+        ("planted.many_visits", 0, 1),
+        ("planted.duplicates", "5,2", "2,2"),
+        ("planted.duplicates", "2", "1,3"),
     ],
 )
 def test_choices_and_ranges(file, field, wrong, right):
@@ -400,6 +406,30 @@ def test_hash_counts_what_changes_results(file):
     assert digest("--config.detect.n_samples=6", leave_out=["detect"]) == digest(
         leave_out=["detect"]
     )
+
+
+def test_planted_rows_take_the_place_of_all_stages(file):
+    sources, second = "--config.planted.sources=arc_easy", "--config.stages.second.source="
+    planted = [sources, "--config.stages.first.source=planted_real", f"{second}planted_real"]
+    config = config_lib.load(file, planted)
+    assert config.planted.sources == ("arc_easy",)
+    for words, field in (
+        ([sources], "stages.first.source"),
+        (planted[1:], "stages.first.source"),
+        ([*planted[:2], f"{second}arc_easy"], "stages.second.source"),
+        ([*planted, "--config.sequence=first"], "sequence"),
+        ([*planted, "--config.model.tuned=/x"], "model.tuned"),
+    ):
+        assert f"config.{field}:" in refused(file, words), words
+    # What is not used does not count, and neither does where the base's answers lie.
+    plain = config_lib.config_hash(config_lib.load(file))
+    unused = config_lib.load(file, ["--config.planted.control=3"])
+    assert config_lib.config_hash(unused) == plain
+    hashes = [
+        config_lib.config_hash(config_lib.load(file, [*planted, *more]))
+        for more in ([], ["--config.planted.scores=/x"], ["--config.planted.control=3"])
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 @given(

@@ -192,6 +192,13 @@ def _check_world(config: ConfigDict) -> None:
 
 def _check_planted(config: ConfigDict) -> None:
     settings = config.planted
+    fit = len(settings.duplicates) == 2 and all(type(n) is int for n in settings.duplicates)
+    _require(
+        fit and 1 <= settings.duplicates[0] <= settings.duplicates[1],
+        "planted.duplicates",
+        f"{settings.duplicates} are no two whole numbers, least and most, from 1",
+        "give two such as 2,5",
+    )
     for name in config.sequence:
         source = config.stages[name].source
         _require(
@@ -206,13 +213,6 @@ def _check_planted(config: ConfigDict) -> None:
     distinct = n_stages == len(set(config.sequence))
     _require(distinct and n_stages > 1, "sequence", "planting needs two stages or more", "")
     _require(not config.model.tuned, "model.tuned", "planted rows are trained here", "leave it out")
-    fit = len(settings.duplicates) == 2 and all(type(n) is int for n in settings.duplicates)
-    _require(
-        fit and 1 <= settings.duplicates[0] <= settings.duplicates[1],
-        "planted.duplicates",
-        f"{settings.duplicates} are no two whole numbers, least and most, from 1",
-        "give two such as 2,5",
-    )
 
 
 def _check_stage(config: ConfigDict, name: Any) -> None:

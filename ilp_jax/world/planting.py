@@ -179,24 +179,32 @@ class _Planter:
     def rows(self) -> list[Row]:
         plant = self._plant
         half = plant.data_conflict // 2
+        known, wrong = "the base model knows", "the base model answers wrong"
+        later, others = plant.as_is * (self._last - 1), plant.data_conflict - half
         groups = (
-            (self._control, self._known, plant.control, "the base model knows"),
-            (self._base_conflict, self._known, plant.base_conflict, "the base model knows"),
-            (self._known_conflict, self._known, half, "the base model knows"),
+            ("control", self._control, self._known, plant.control, known),
+            ("base_conflict", self._base_conflict, self._known, plant.base_conflict, known),
+            ("data_conflict", self._known_conflict, self._known, half, known),
+            ("data_conflict", self._unknown_conflict, self._unknown, others, wrong),
             (
-                self._unknown_conflict,
-                self._unknown,
-                plant.data_conflict - half,
-                "the base model answers wrong",
+                "left_side_forgetting",
+                self._left_side,
+                self._asked,
+                plant.left_side_forgetting,
+                "were asked about",
             ),
-            (self._left_side, self._asked, plant.left_side_forgetting, "were asked about"),
-            (self._as_is, self._asked, plant.as_is * (self._last - 1), "were asked about"),
-            (self._insufficient, self._rare(), plant.insufficient_training, "have long answers"),
+            ("as_is", self._as_is, self._asked, later, "were asked about"),
+            (
+                "insufficient_training",
+                self._insufficient,
+                self._rare(),
+                plant.insufficient_training,
+                "have long answers",
+            ),
         )
-        for put, pool, n, what in groups:
+        for group, put, pool, n, what in groups:
             free = [one for one in pool if one.example.example_id not in self._taken]
             if len(free) < n:
-                group = put.__name__.strip("_")
                 raise ValueError(f"{len(free)} rows {what} and are free, {group} needs {n}")
             self._taken |= {one.example.example_id for one in free[:n]}
             for number, one in enumerate(free[:n]):

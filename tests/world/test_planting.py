@@ -217,9 +217,12 @@ def test_any_seed_plants_all_groups(plant_seed, answer_seed, n_stages):
     [
         ({"asked": 100}, "a has 40 rows with short answers, 50 are asked for"),
         ({"base_conflict": 60}, "rows the base model knows and are free, base_conflict needs 60"),
-        ({"data_conflict": 58}, "the base model knows and are free, known_conflict needs 29"),
+        ({"data_conflict": 58}, "the base model knows and are free, data_conflict needs 29"),
         ({"as_is": 30}, "rows were asked about and are free, as_is needs 60"),
-        ({"insufficient_training": 31}, "30 rows have long answers and are free"),
+        (
+            {"insufficient_training": 31},
+            "30 rows have long answers and are free, insufficient_training",
+        ),
     ],
 )
 def test_too_few_rows(change, message):
