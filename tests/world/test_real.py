@@ -1,12 +1,14 @@
 """Real rows from a file, planted and run by the shipped configuration on a tiny model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from ilp_jax import config as config_lib
+from ilp_jax.analysis.diagnose import diagnose
 from ilp_jax.errors import UserError
 from ilp_jax.models.tokenizer import load_tokenizer
 from ilp_jax.stats.schema import TRUTH_SCHEMA
@@ -188,6 +190,17 @@ def test_the_run_is_scored(run):
     assert asked == SIZES["base_conflict"]
     record = json.loads((run / "run.json").read_text())
     assert any("planted in real rows" in note for note in record["about"]["notes"])
+
+
+def test_the_diagnosis_does_not_open_the_truth(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for name in ("truth.parquet", "signals.parquet", "diagnosis.parquet"):
+        (copy / name).unlink()
+    record = json.loads((copy / "run.json").read_text())
+    diagnose(copy, record["config"], record["about"])
+    one, other = (pl.read_parquet(folder / "diagnosis.parquet") for folder in (run, copy))
+    assert one.equals(other) and len(one)
 
 
 def test_a_source_without_enough_rows(load, tiny, rows, tmp_path):
