@@ -66,4 +66,5 @@ def get_config(epochs: int = 4, learning_rate: float = 2e-5, seed: int = 0):
     config.detect.base_prompt_variants = (0,)
     config.detect.max_new_tokens = 12
     config.detect.length_buckets = (64, 96)
+    config.diagnose.methods = ("rules", "model", "model_blind", "paper", "paper_second", "majority")
     return config
