@@ -22,11 +22,15 @@ swapped row whose answer the base does not hold with .5 counts as missing knowle
 in a layout that is never trained and that no signal uses.
 
 `evaluate` scores the thresholds and fitted methods as they come, from toy worlds; here they are
-hypotheses. Within 15 minutes on 2 CPU cores (estimated from the quick start's steps). Read its
-figures with this: one seed, groups of 12 to 36; swapped rows get fewer visits than control
-rows, so some of them are unlearned for want of training too; rows as they are may repeat or
-contradict each other by themselves. All rows are validation splits of benchmarks: no score may
-be claimed from the weights that come out.
+hypotheses. With seed 0 the base is right with .5 or more on 117 of the 384 rows (46 of
+CommonsenseQA's 128, 40 of ARC-Easy's, 31 of MedMCQA's). The study then has 308 examples: 240
+trained, 40 of them contradicting rows, and 68 only asked; 224 updates of 8 rows. By the quick
+start's steps that is 13 minutes on 2 idle CPU cores, an estimate.
+
+Read its figures with this: one seed, groups of 12 to 36; swapped rows get fewer visits than
+control rows, so some of them are unlearned for want of training too; rows as they are may repeat
+or contradict each other by themselves. All rows are validation splits of benchmarks: no score
+may be claimed from the weights that come out.
 """
 
 from ilp_jax.config import default_config, default_stage
