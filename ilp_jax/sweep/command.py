@@ -12,12 +12,12 @@ from rich.text import Text
 
 from ilp_jax import files, progress, run_record
 from ilp_jax.errors import RunFailure, UserError
+from ilp_jax.stats.truth import has_truth
 from ilp_jax.sweep import jobs as processes
 from ilp_jax.sweep import ledger as ledgers
 from ilp_jax.sweep.runs import Run, runs_of
 
 SUMMARY = "sweep_summary.json"
-_TRUTH = "truth.parquet"  # only runs with planted causes have it, and can be evaluated
 
 
 def sweep(
@@ -79,7 +79,7 @@ def summary(folder: epath.Path, entries: Mapping[str, Any]) -> dict[str, Any]:
       where a run has planted causes, each as one line for a shell.
     """
     done = [name for name, one in entries.items() if one["state"] == ledgers.DONE]
-    planted = [name for name in done if (folder / name / _TRUTH).exists()]
+    planted = [name for name in done if has_truth(folder / name)]
     compare = {}
     if len(done) > 1:
         compare["report"] = _line("report", folder, done, "report.html")
