@@ -24,6 +24,7 @@ import hashlib
 
 from ilp_jax.world import facts as words
 from ilp_jax.world.facts import Facts, generator
+from ilp_jax.world.wordings import wordings
 
 CONTROL, FILLER, FAULT = "control", "filler", "fault"
 EXPOSURES = (0.33, 1.0, 6.6)
@@ -372,28 +373,8 @@ class _Maker:
     def _paraphrase(self) -> None:
         """Every planted row again in other words, never trained."""
         for row in [row for row in self.rows if row.planted != FILLER]:
-            wordings = _wordings(row.prompt)
-            for i in self.rng.permutation(len(wordings))[: self.mix.paraphrases]:
+            others = wordings(row.prompt)
+            for i in self.rng.permutation(len(others))[: self.mix.paraphrases]:
                 own = ("response", "options", "planted", "detail", "group_key")
                 more = {name: getattr(row, name) for name in own}
-                self.rows.append(Row(self._key(), wordings[i], paraphrase_of=row.key, **more))
-
-
-def _wordings(prompt: str) -> list[str]:
-    """The question with one of its words replaced by a synonym, or an opcode's other question."""
-    parts = prompt.split()
-    families = [words.PROPERTY, *words.RELATIONS]
-    found = [
-        " ".join([*parts[:i], other, *parts[i + 1 :]])
-        for i, part in enumerate(parts)
-        for family in families
-        if part in family
-        for other in family
-        if other != part
-    ]
-    ops = [part for part in parts if part.startswith("op_")]
-    if found or not ops:
-        return found
-    who = next(part for part in parts if part.startswith("person_"))
-    texts = [template.format(o=ops[0], e=who) for template in words.OPCODE]
-    return [text for text in texts if text != prompt]
+                self.rows.append(Row(self._key(), others[i], paraphrase_of=row.key, **more))
