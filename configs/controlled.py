@@ -10,7 +10,10 @@ diagnosis is scored against what was planted. Worlds share nothing but their siz
 and fitted models were set on worlds 0 to 9; worlds 20 to 24 are those of the table in the
 README, opened once.
 
-RESULTS
+Expected (worlds 20 to 24, four families, `sampled`): control .03 unlearned, the causes .42 to .69;
+macro-F1 `rules` .81, `model` .92, `model_blind` .85, the study's cascade .32. On 2 CPU cores a run
+took 3.5 to 4 minutes with its base, two at a time, and the 20 of them 50 minutes beside other
+work; `which=regimes` is 7 runs of up to four times the updates, not timed.
 """
 
 from ilp_jax.config import default_config, default_stage
