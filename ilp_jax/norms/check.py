@@ -19,6 +19,8 @@ from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.lora import COLLECTION, Adapted, LoraConfig
 from ilp_jax.norms.oracle import vmap_norms
 from ilp_jax.train.step import gradients
+from ilp_jax.world.base import model_config as world_shape
+from ilp_jax.world.facts import Sizes
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
 """Largest relative error allowed by compute dtype.
@@ -175,7 +177,7 @@ def check_norms(config: ConfigDict) -> dict[str, float]:
     """
     model = shrink(
         dataclasses.replace(
-            weights.load_config(config.model.path),
+            _shape(config),
             compute_dtype=config.model.compute_dtype,
             remat=config.model.remat,
         )
@@ -195,6 +197,13 @@ def check_norms(config: ConfigDict) -> dict[str, float]:
         )
         worst = {name: max(error, worst.get(name, 0.0)) for name, error in errors.items()}
     return worst
+
+
+def _shape(config: ConfigDict) -> ModelConfig:
+    """The shape of a config's model; that of a world's base needs no trained weights."""
+    if config.world.family:
+        return world_shape(config.world.family, Sizes(**config.world.sizes.to_dict()))
+    return weights.load_config(config.model.path)
 
 
 def report(errors: dict[str, float], compute_dtype: str) -> str:
