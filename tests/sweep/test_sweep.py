@@ -151,6 +151,7 @@ def test_folders_that_are_no_sweep(file, runner):
         runner(path)
 
 
+@pytest.mark.slow
 def test_a_real_run_killed(tiny, ilp, tmp_path):
     """SIGKILL of the sweep ends its run too; the same command goes on within that run."""
     own = Path(cli.__file__).parent.parent / "configs" / "own.py"

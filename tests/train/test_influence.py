@@ -136,6 +136,7 @@ def test_against_gradients_row_by_row(followed):
     jax.tree.map(np.testing.assert_array_equal, state.params, again.params)
 
 
+@pytest.mark.slow
 def test_against_gradients_of_adapters(tiny_arguments, tmp_path):
     ws, start = open_tiny(tiny_arguments, tmp_path, rank=2)
     check_against_gradients(ws, start, follow(ws, start(), {1: lost_rows(ws)})[0])
@@ -176,6 +177,7 @@ def test_fewer_updates_and_later_stages(followed):
     assert not late.score["raw"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_sums_to_what_a_real_update_does(method, tiny_arguments, tmp_path):
     """Over a batch, the scores add up to the change of loss by one small update."""
@@ -235,6 +237,7 @@ def test_a_score_that_is_not_finite(tiny_arguments, tmp_path):
         follow(ws, loop.start(ws, broken), {1: lost_rows(ws)})
 
 
+@pytest.mark.slow
 def test_command(finished_run, ilp, tmp_path, capsys):
     # A killed one leaves nothing, and begins anew.
     finished = tmp_path / "run"

@@ -63,6 +63,7 @@ def test_files_repeat_and_say_what_they_rest_on(worlds, fitted, tmp_path, capsys
         assert tuple(parts["scale"]["names"]) == INPUTS[method]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["boosted", "forest"])
 def test_trees_repeat(kind, worlds):
     rows = read_worlds(worlds[:2])
