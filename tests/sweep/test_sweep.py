@@ -95,7 +95,10 @@ finish()
     assert set(states(entries).values()) == {"done"} and len(runner.calls) == 3
 
 
-def test_an_interrupt_ends_the_runs_and_leaves_them_waiting(file, runner):
+def test_an_interrupt_ends_the_runs_and_leaves_them_waiting(file, runner, request):
+    # Tests that a script starts in the background begin with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     path = file(THREE)
     interrupt = f"os.kill({os.getpid()}, signal.SIGINT); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt):
