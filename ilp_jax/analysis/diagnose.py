@@ -26,8 +26,8 @@ from ilp_jax.stats.schema import DIAGNOSIS_SCHEMA
 
 SUMMARY = "summary.json"
 THRESHOLDS_NOTE = (
-    "Causes: the thresholds were set elsewhere, on planted worlds (a 0.95M-parameter LLaMA-like "
-    "decoder of 4 layers) and on prototype runs of SmolLM2-135M with 120 real rows. On other "
+    "Causes: the thresholds were set elsewhere, on planted worlds (decoders of about a million "
+    "parameters, 4 layers) and on prototype runs of SmolLM2-135M with 120 real rows. On other "
     "models and data they are hypotheses; each verdict's evidence has its numbers."
 )
 """Stands beside causes wherever they are shown."""

@@ -29,7 +29,7 @@ from ilp_jax.world.wordings import wordings
 CONTROL, FILLER, FAULT = "control", "filler", "fault"
 EXPOSURES = (0.33, 1.0, 6.6)
 """Weight in pre-training of the three classes of facts that a row will contradict: with the
-sizes as they are, such a fact is stated about 2, 7 and 48 times, the last in lists of facts
+sizes as they are, such a fact is stated about 2, 7 and 48 times, the last two in lists of facts
 besides."""
 
 Pair = tuple[int, int]
