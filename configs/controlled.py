@@ -12,12 +12,13 @@ README, opened once.
 
 Expected (worlds 20 to 24, four families, `sampled`): control .03 unlearned, the causes .42 to .69;
 macro-F1 `rules` .81, `model` .92, `model_blind` .85, the study's cascade .32. Alone on 2 CPU cores
-a run took 2:21 (min:s), and 1:30 with its base kept. Expected of the regimes (world 10): from 1 to 8
-epochs a stage base conflict falls from .87 to .06 unlearned, data conflict from .63 (2 epochs) to
-.33; macro-F1 of `model` .93 to .81, of `rules` .85 (3 epochs) to .47; 12 minutes, two at a time.
+a run took 2:21 (min:s), and 1:30 with its base kept. Expected of the regimes (world 10): from 1
+to 8 epochs a stage base conflict falls from .87 to .06 unlearned, data conflict from .63 (2 epochs)
+to .33; macro-F1 of `model` .93 to .81, of `rules` .85 (3 epochs) to .47; 12 minutes, two at a time.
 """
 
 from ilp_jax.config import default_config, default_stage
+from ilp_jax.fields.mitigate import ARMS
 
 
 def get_config(family: str = "llama", world: int = 0, epochs: int = 2, learning_rate: float = 4e-4):
@@ -60,6 +61,12 @@ def get_config(family: str = "llama", world: int = 0, epochs: int = 2, learning_
     config.detect.base_prompt_variants = (0,)
     config.detect.max_new_tokens = 4
     config.diagnose.methods = ("rules", "model", "model_blind", "paper", "paper_second", "majority")
+    # Exact, so that what comes back is not the luck of a draw.
+    config.mitigate.detector, config.mitigate.method = "exact_law", "model"
+    config.mitigate.arms = ARMS
+    config.mitigate.pages_rate = 2e-3
+    config.mitigate.page_tokens = 20
+    config.mitigate.visits = 12
     return config
 
 
@@ -75,8 +82,13 @@ def get_sweep(which: str = "worlds"):
             for family in ("llama", "qwen2", "qwen3", "olmo2"):
                 yield f"{family}_{world}", {"arguments": {"family": family, "world": world}}
         return
+    if which == "remedies":
+        for world in range(30, 33):
+            for family in ("llama", "qwen3"):
+                yield f"{family}_{world}", {"arguments": {"family": family, "world": world}}
+        return
     if which != "regimes":
-        raise ValueError(f"which={which!r}: give worlds or regimes")
+        raise ValueError(f"which={which!r}: give worlds, regimes or remedies")
     world = {"world": 10}  # neither tuned on (0 to 9) nor of the table (20 on)
     for epochs in (1, 2, 3, 5, 8):
         yield f"epochs_{epochs}", {"arguments": {**world, "epochs": epochs}}

@@ -57,6 +57,13 @@ COMMANDS = {
         "WORKDIR/influence.parquet. A killed one begins anew. config.influence says how many "
         "rows are followed.",
     ),
+    "mitigate": (
+        "remedies by cause, each beside its sham, tried in arms trained from the base model",
+        "Needs a finished run; config.mitigate says which arms. Each is a run of its own in "
+        "WORKDIR/arms/NAME/SEED; those that are trained are skipped, a killed one goes on where "
+        "it stopped. Writes WORKDIR/remedies.parquet and actions.jsonl; with --apply it writes the "
+        "training set that these actions make, into --out.",
+    ),
     "report": (
         "one HTML file of a finished run, or of several side by side",
         "Writes WORKDIR/report.html, which opens offline; with --out, or with several "
@@ -100,7 +107,8 @@ COMMANDS = {
 }
 _SEVERAL = ("report", "evaluate")  # of which runs may stand side by side
 _NEEDS_WORKDIR = (
-    *("run", "probe", "train", "detect", "diagnose", "export", "replay", "influence", "sweep"),
+    *("run", "probe", "train", "detect", "diagnose", "export", "replay", "influence"),
+    *("mitigate", "sweep"),
     *_SEVERAL,
 )
 _TUNED_USAGE = """
@@ -216,6 +224,12 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
         return study.export(config, options.workdir, options.out)
     if command == "replay":
         return study.replay(config, options.workdir, options.limit)
+    if command == "mitigate":
+        if options.apply:
+            if options.out is None:
+                raise UserError("ilp mitigate", "--apply needs --out", "add --out DIR")
+            return study.apply(config, options.workdir, options.out)
+        return study.mitigate(config, options.workdir, options.jobs, options.train_only)
     return getattr(study, command)(config, options.workdir)
 
 
@@ -281,6 +295,7 @@ def _parser(command: str) -> _Parser:
         + ("[--rows N] " if command == "data preview" else "")
         + ("[--limit N]\n           " if command == "replay" else "")
         + ("[--jobs N] [--dry-run]\n       " if command == "sweep" else "")
+        + ("[--jobs N] [--apply --out DIR]\n       " if command == "mitigate" else "")
         + "[--config.field=value ...]"
         + (_TUNED_USAGE if command == "detect" else ""),
         description=textwrap.fill(f"{line[0].upper()}{line[1:]}. {more}", 88),
@@ -303,10 +318,19 @@ def _parser(command: str) -> _Parser:
         parser.add_argument(
             "--limit", type=_count, metavar="N", help="only the first N rows, unlearned ones first"
         )
-    if command == "sweep":
+    if command in ("sweep", "mitigate"):
         parser.add_argument(
             "--jobs", type=_count, default=1, metavar="N", help="runs at a time (default 1)"
         )
+    if command == "mitigate":
+        parser.add_argument(
+            "--apply", action="store_true", help="train nothing: write the changed training set"
+        )
+        parser.add_argument("--out", metavar="DIR", help="with --apply: a new folder")
+        parser.add_argument(
+            "--train-only", action="store_true", help="train arms that no other process has"
+        )
+    if command == "sweep":
         parser.add_argument("--dry-run", action="store_true", help="list the runs, start none")
     if command == "detect":
         parser.add_argument("--base", metavar="DIR", help="the model before tuning elsewhere")

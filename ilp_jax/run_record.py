@@ -166,6 +166,10 @@ def forget_phase(workdir: epath.PathLike, *phases: str) -> None:
     files.write_json(files.as_path(workdir) / FILE, record)
 
 
+class InUse(UserError):
+    """Another process is in a run's folder."""
+
+
 @contextlib.contextmanager
 def locked(workdir: epath.PathLike) -> Iterator[None]:
     """Keeps other processes of this machine out of a run's folder.
@@ -177,7 +181,7 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
       workdir: the run's folder; made if need be.
 
     Raises:
-      UserError: another process is in it.
+      InUse: another process is in it.
     """
     workdir = files.as_path(workdir)
     if not files.is_local(workdir):
@@ -189,7 +193,7 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(
+            raise InUse(
                 workdir,
                 f"another process ({file.read().strip() or 'unknown'}) is running in this workdir",
                 "wait for it or end it, or give another --workdir",

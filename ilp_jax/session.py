@@ -83,6 +83,13 @@ class Session:
         )
         return jax.device_put(loaded.params)
 
+    def read_base(self) -> Any:
+        """The base model's parameters on the device; records nothing.
+
+        Adapters, where the run has them, are not among them.
+        """
+        return jax.device_put(weights.load(self.workspace.config.model.path).params)
+
     def restore_final(self) -> Any:
         """The parameters after the last update, from its checkpoint (and the base, if adapted).
 
@@ -128,7 +135,7 @@ def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
             config_hash=config_hash(config),
             device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             seeds={"data": config.seed},
-            ignore=("diagnose", "influence", "replay", "report"),
+            ignore=("diagnose", "influence", "mitigate", "replay", "report"),
         )
         for folder in (
             workdir,

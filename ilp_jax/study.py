@@ -23,13 +23,15 @@ from rich.console import Group, RenderableType
 from ilp_jax import files, progress, run_record, tuned
 from ilp_jax.analysis import diagnose as analysis
 from ilp_jax.analysis import evaluate as evaluation
+from ilp_jax.analysis import remedies, table
 from ilp_jax.analysis import report as report_page
-from ilp_jax.analysis import table
 from ilp_jax.config import to_dict
 from ilp_jax.data import preview as data_preview
 from ilp_jax.data.stages import build
 from ilp_jax.detect.point import Point, ask_point
 from ilp_jax.errors import UserError
+from ilp_jax.mitigate import experiment, workers
+from ilp_jax.mitigate.train_arm import FOLDER, identity, is_trained
 from ilp_jax.models.export import export as export_folder
 from ilp_jax.models.lora import merged
 from ilp_jax.models.tokenizer import load_tokenizer
@@ -37,6 +39,7 @@ from ilp_jax.notes import about_stages, benchmark_note
 from ilp_jax.session import Session, open_session
 from ilp_jax.stats import replay as replayed
 from ilp_jax.stats.projections import write_representations
+from ilp_jax.stats.remedies import FILE as REMEDIES
 from ilp_jax.stats.writer import StatsWriter, compact, discard_after
 from ilp_jax.train import loop
 from ilp_jax.train.influence import influence as influence_pass
@@ -172,6 +175,76 @@ def influence(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
         return influence_pass(session.workspace, session.load_base, session.restore_final)
 
 
+def mitigate(
+    config: ConfigDict, workdir: epath.PathLike, jobs: int = 1, train_only: bool = False
+) -> RenderableType:
+    """Trains the arms of remedies and their controls from a finished run; needs ``diagnose``.
+
+    Args:
+      config: a resolved config; ``mitigate`` says which arms.
+      workdir: the run's folder.
+      jobs: arms trained at a time, each by a process of its own.
+      train_only: train arms in this process, those that no other has in hand, and collect
+        nothing.
+
+    Returns:
+      The table of what came back.
+
+    Raises:
+      UserError: the run is not finished, or has none of the verdicts that arms rest on.
+      RunFailure: an arm failed; what is trained is kept.
+    """
+    workdir = epath.Path(workdir)
+    _phases_of(config, ("train",))
+    _require_before(config, workdir, "diagnose", PHASES)
+    if train_only:
+        session = Session(config, workdir)
+        context = experiment.context_of(session)
+        experiment.train_arms(session, experiment.make_arms(session, context))
+        return f"{workdir}: every arm is trained or in another process's hands"
+    with open_session(config, workdir) as session:
+        context = experiment.context_of(session)
+        arms = experiment.make_arms(session, context)
+        ws = session.workspace
+        experiment.ask_run(session)
+        known = [identity(arm, ws) for arm in arms]
+        words = ["mitigate", "--workdir", str(workdir), "--train-only"]
+        workers.work(
+            workdir / FOLDER,
+            words,
+            jobs,
+            [f"{arm.name} {arm.seed}" for arm in arms],
+            lambda place: is_trained(ws, arms[place], known[place]),
+        )
+        experiment.collect(session, arms)
+        found = remedies.compare([remedies.load(workdir)])
+        summary = files.read_json(workdir / analysis.SUMMARY)
+        files.write_json(workdir / analysis.SUMMARY, summary | {remedies.KEY: found})
+        experiment.put_actions(session, context, found["diagonal"])
+    return Group(*remedies.tables.render(found))
+
+
+def apply(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> str:
+    """Writes a training set in which every unlearned row has the remedy of its diagnosed cause.
+
+    Args:
+      config: a resolved config.
+      workdir: the run's folder; it need not have been mitigated.
+      out: a new folder.
+
+    Returns:
+      A line that says what was written.
+
+    Raises:
+      UserError: the run is not finished, or the folder is in use.
+    """
+    workdir = epath.Path(workdir)
+    _phases_of(config, ("train",))
+    _require_before(config, workdir, "diagnose", PHASES)
+    with open_session(config, workdir) as session:
+        return experiment.applied(session, experiment.context_of(session), epath.Path(out))
+
+
 def preview(config: ConfigDict, n: int) -> RenderableType:
     """The first examples as tokens, with the trained tokens marked; runs nothing.
 
@@ -230,6 +303,9 @@ def _identity(config: ConfigDict, workdir: epath.Path, phase: str) -> str:
     }
     if phase == "report":
         rests_on["report"] = to_dict(config)["report"]
+        tried = workdir / REMEDIES
+        if tried.exists():
+            rests_on["remedies"] = hashlib.sha256(tried.read_bytes()).hexdigest()
     return run_record.hash_config(rests_on)[:16]
 
 

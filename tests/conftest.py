@@ -164,6 +164,23 @@ def tiny_arguments(tiny):
     return words
 
 
+SMALL_WORLD = (
+    "--config.world.sizes.n_asked=40",
+    "--config.world.sizes.n_partial=8",
+    "--config.world.sizes.n_told=60",
+    "--config.world.sizes.n_unseen=4",
+    "--config.world.sizes.n_spare=10",
+    "--config.world.mix.group=6",
+    "--config.world.mix.fill=6",
+    "--config.world.mix.overwriters=4",
+    "--config.world.mix.many_visits=2,3",
+    "--config.world.mix.overwriter_visits=2",
+    "--config.world.pretraining.steps=4",
+    "--config.world.pretraining.batch_size=8",
+    "--config.world.pretraining.warmup=1",
+    "--config.diagnose.methods=rules,paper",
+)
+
 # Kills its own process at the n-th call of a function whose arguments contain a text.
 FATAL = """
 import importlib, os, signal, sys
@@ -223,6 +240,29 @@ def finished_run(tmp_path_factory, tiny_arguments, ilp):
     (workdir.parent / "stdout").write_text(done.stdout)
     (workdir.parent / "stderr").write_text(done.stderr)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def planted_arguments(tmp_path_factory):
+    """Words of the command line for a small study of world 3 and a family."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def words(workdir, family="qwen2"):
+        own = Path(__file__).parents[1] / "configs" / "controlled.py"
+        config = f"{own}:family={family},world=-3,epochs=1"
+        workdir = ["--workdir", str(workdir)]
+        return ["--config", config, *workdir, *SMALL_WORLD, f"--config.cache_dir={cache}"]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def planted_run(planted_arguments, ilp, tmp_path_factory):
+    """The folder of the small planted study; whoever changes it puts back what it was."""
+    folder = tmp_path_factory.mktemp("planted") / "run"
+    done = ilp("run", *planted_arguments(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture(scope="session")

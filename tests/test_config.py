@@ -157,7 +157,7 @@ def test_refused_overrides(file, words, parts):
         ("model.compute_dtype", "float16", "bfloat16"),
         ("model.remat", "some", "full"),
         ("template", "none", "plain"),
-        ("probe.rows", "none", "all"),
+        ("probe.rows", "some", "all"),
         ("probe.norms_at", "end", "epoch"),
         ("convergence.relative_fall", 0, 1),
         ("detect.temperature", 0, 0.5),

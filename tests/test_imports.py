@@ -20,6 +20,8 @@ WITHOUT_JAX = (
     "stats/reader.py",
     "analysis/**/*.py",
     "data/**/*.py",
+    *(f"mitigate/{name}.py" for name in ("arms", "context", "evidence", "outcome", "passages")),
+    "stats/remedies.py",
     "sweep/**/*.py",
 )
 

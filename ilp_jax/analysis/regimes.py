@@ -17,7 +17,7 @@ _DETECTORS = ("sampled", "exact_law", "choice", "exact_match", "rouge_l")
 _GROUPS = ("control", *CAUSES, "fault", "filler")
 _METHODS = ("rules", "model", "model_blind", "paper", "paper_second", "majority")
 # Groups of fields that change no row's fate and no verdict.
-_NO_RESULT = ("cache_dir", "checkpoint", "report")
+_NO_RESULT = ("cache_dir", "checkpoint", "mitigate", "report")
 
 Cell = dict[str, Any]
 """``value``, ``interval`` (95%, or None) and ``n`` of one figure of one run."""

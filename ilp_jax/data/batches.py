@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -121,10 +123,45 @@ def train_batch(
     if not 0 <= batch_index < n_batches(stage, batch_size):
         raise IndexError(f"batch {batch_index} of {n_batches(stage, batch_size)}")
     index, visit = visit_order(data, stage, seed, epoch)
+    if data.apart:
+        order = _kept_apart(data, stage, seed, epoch, batch_size)
+        index, visit = index[order], visit[order]
     part = slice(batch_index * batch_size, (batch_index + 1) * batch_size)
     visits = zip(index[part], visit[part], strict=True)
     rows = _pack([_plain(data.trained_tokens(i, n)) for i, n in visits], batch_size, buckets)[0]
     return rows, _meta(data, index[part], batch_size, visit[part])
+
+
+@functools.lru_cache(maxsize=4)  # a step asks for the same epoch's order again and again
+def _kept_apart(
+    data: StudyData, stage: Stage, seed: int, epoch: int, batch_size: int
+) -> np.ndarray:
+    """The epoch's slots in an order in which no batch holds two rows of one group.
+
+    Visits of such rows are placed first: each in the batch that it would have been in, or the
+    next one (from the last to the first) with room and no other row of its group; where there is
+    none, in the next with room. The others fill what is left in their order. int64 [n_visits].
+    """
+    index, _ = visit_order(data, stage, seed, epoch)
+    n = n_batches(stage, batch_size)
+    room = [batch_size] * (n - 1) + [len(index) - batch_size * (n - 1)]
+    batches: list[list[int]] = [[] for _ in range(n)]
+    held: list[dict[int, int]] = [{} for _ in range(n)]  # group -> the row that stands for it
+    free = []
+    for slot, row in enumerate(index.tolist()):
+        group = data.apart.get(row)
+        if group is None:
+            free.append(slot)
+            continue
+        near = [(slot // batch_size + k) % n for k in range(n)]
+        near = [k for k in near if len(batches[k]) < room[k]]
+        place = next((k for k in near if held[k].get(group, row) == row), near[0])
+        batches[place].append(slot)
+        held[place].setdefault(group, row)
+    rest = iter(free)
+    for k in range(n):
+        batches[k] += itertools.islice(rest, room[k] - len(batches[k]))
+    return np.array([slot for batch in batches for slot in batch], np.int64)
 
 
 def probe_batches(

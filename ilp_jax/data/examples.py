@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-ROLES = ("train", "distractor_of", "paraphrase", "prerequisite", "held_out")
+ROLES = ("train", "distractor_of", "paraphrase", "prerequisite", "held_out", "document")
 
 
 @dataclasses.dataclass(frozen=True)

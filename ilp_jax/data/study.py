@@ -69,6 +69,8 @@ class StudyData:
       usable: stage name -> rows left after that, of which the stage's were chosen.
       faults: index of an example -> what a planted fault of the pipeline trains it on in place
         of its own target, see ``trained_tokens``.
+      apart: index of an example -> its group; of a group no two different examples are trained in
+        one mini-batch, as far as there are mini-batches enough.
     """
 
     examples: tuple[Example, ...]
@@ -77,6 +79,7 @@ class StudyData:
     dropped: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     usable: Mapping[str, int] = dataclasses.field(default_factory=dict)
     faults: Mapping[int, tuple[np.ndarray, ...]] = dataclasses.field(default_factory=dict)
+    apart: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     def trained_tokens(self, index: int, visit: int) -> TokenRow:
         """What an example is trained on at one visit: its own tokens, but for planted faults.

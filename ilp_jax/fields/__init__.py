@@ -1,7 +1,7 @@
 """The fields of a study's configuration; each group's defaults, choices and ranges in one file.
 
     model (lora), train (probe, convergence, checkpoint), detect, diagnose, replay, influence,
-    report, stage
+    mitigate, report, stage
         -> defaults: all of them together -> check: choices, ranges, what must hold between them
 
 ``ALLOWED`` of a group's file lists choices as patterns, ``RANGE`` closed ranges.

@@ -15,6 +15,7 @@ from ilp_jax.fields import (
     detect,
     diagnose,
     influence,
+    mitigate,
     model,
     planted,
     replay,
@@ -34,6 +35,7 @@ _ALLOWED = {
     **diagnose.ALLOWED,
     **replay.ALLOWED,
     **influence.ALLOWED,
+    **mitigate.ALLOWED,
     **stage.ALLOWED,
     **world.ALLOWED,
 }
@@ -44,6 +46,7 @@ _RANGE = {
     **detect.RANGE,
     **diagnose.RANGE,
     **influence.RANGE,
+    **mitigate.RANGE,
     **report.RANGE,
     **stage.RANGE,
     **world.RANGE,

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from ilp_jax.fields.detect import detect_fields
 from ilp_jax.fields.diagnose import diagnose_fields
 from ilp_jax.fields.influence import influence_fields
+from ilp_jax.fields.mitigate import mitigate_fields
 from ilp_jax.fields.model import lora_fields, model_fields
 from ilp_jax.fields.planted import planted_fields
 from ilp_jax.fields.replay import replay_fields
@@ -67,6 +68,7 @@ def default_config() -> ConfigDict:
     config.diagnose = diagnose_fields()
     config.replay = replay_fields()
     config.influence = influence_fields()
+    config.mitigate = mitigate_fields()
     config.report = report_fields()
 
     config.lock()

@@ -55,7 +55,8 @@ def probe_fields() -> ConfigDict:
     probe = ConfigDict(sort_keys=False)
     # Forward-only statistics of the probed rows every so many epochs of a stage.
     probe.every_epochs = 1
-    # Which rows: 'stage' (those of the stage in training) or 'all'.
+    # Which rows: 'stage' (those of the stage in training, and all at its end), 'all', or 'none'
+    # (after the base model nothing is probed: arms of `ilp mitigate` need no more).
     probe.rows = "stage"
     # When probes take gradient norms as well: any of 'base', 'epoch', 'stage_end'.
     probe.norms_at = ("base", "stage_end")
@@ -106,7 +107,7 @@ ALLOWED = {
     "train.loss_normalization": ("example", "token"),
     "train.optimizer": ("adamw",),
     "train.norm_method": ("auto", "gram", "direct"),
-    "probe.rows": ("stage", "all"),
+    "probe.rows": ("stage", "all", "none"),
     "probe.norms_at": ("base", "epoch", "stage_end"),
 }
 RANGE = {

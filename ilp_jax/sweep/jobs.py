@@ -131,7 +131,7 @@ def _outcome(job: _Job, folder: epath.Path) -> dict[str, Any]:
     code = job.process.returncode
     if code == 0:
         return {"state": ledgers.DONE, "line": None}
-    said = _last_words(folder / job.run.name / LOG, job.log_start)
+    said = last_words(folder / job.run.name / LOG, job.log_start)
     if code < 0:
         with contextlib.suppress(ValueError):
             # The kernel's own way when memory runs out; the run has no time to say so.
@@ -140,8 +140,16 @@ def _outcome(job: _Job, folder: epath.Path) -> dict[str, Any]:
     return {"state": ledgers.FAILED, "line": said or f"exit code {code}, and nothing in {LOG}"}
 
 
-def _last_words(log: epath.Path, start: int) -> str:
-    """The run's own line of error, or the last that it wrote in this attempt."""
+def last_words(log: epath.Path, start: int) -> str:
+    """A process's own line of error, or the last that it wrote in this attempt.
+
+    Args:
+      log: its output.
+      start: bytes that were there before.
+
+    Returns:
+      One line, '' where it said nothing.
+    """
     with open(log, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(start, size - _TAIL_BYTES))

@@ -56,7 +56,9 @@ class Milestones:
           params: the parameters after it.
           bar: the training's progress bar, whose text says what is going on.
         """
-        if place.epoch % self._ws.config.probe.every_epochs == 0 or place.ends_stage:
+        settings = self._ws.config.probe
+        is_due = place.epoch % settings.every_epochs == 0 or place.ends_stage
+        if is_due and settings.rows != "none":
             bar.advance(0, text=f"{place.stage.name} epoch {place.epoch}  probing")
             self._probe(place, params)
         points = self._points(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -71,13 +72,28 @@ def corpus(seed: int, facts: Facts, taught: Taught, n_documents: int, row_length
       n_documents: how many.
       row_length: T, at least the tokens of the longest.
     """
-    rng = generator(seed, "corpus")
     place = {word: i for i, word in enumerate(words.vocabulary(facts.sizes))}
+    rng = generator(seed, "corpus")
+    texts = (text.split() for text in documents(facts, taught, n_documents, rng))
+    return packed([[place[word] for word in (*text, words.END)] for text in texts], row_length)
+
+
+def documents(
+    facts: Facts, taught: Taught, n_documents: int, rng: np.random.Generator
+) -> Iterator[str]:
+    """Documents of a world, one after another, each kind with its share.
+
+    Args:
+      facts: its facts.
+      taught: what may be told.
+      n_documents: how many.
+      rng: draws kinds, facts and words.
+    """
     writer = _Writer(facts, taught, rng)
     makers = [getattr(writer, kind) for kind in SHARES]
     kinds = rng.choice(len(SHARES), n_documents, p=np.array(list(SHARES.values())))
-    texts = (makers[kind]().split() for kind in kinds)
-    return packed([[place[word] for word in (*text, words.END)] for text in texts], row_length)
+    for kind in kinds:
+        yield makers[kind]()
 
 
 def packed(documents: list[list[int]], row_length: int) -> Rows:

@@ -1,5 +1,6 @@
 """Every example is found again in the arrays; branches see what they may."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -154,3 +155,24 @@ def test_host_slices_make_up_the_batch(data):
         assert (np.concatenate([getattr(p, name) for p in parts]) == array).all()
     with pytest.raises(ValueError):
         batches.host_slice(rows, 0, 4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.integers(2, 7), st.integers(1, 3))
+def test_rows_of_a_group_share_no_batch(data, seed, batch_size, per_group):
+    stage = data.stages[0]
+    members = stage.rows[: 2 * per_group].tolist()
+    groups = {row: i % 2 for i, row in enumerate(members)}
+    apart = dataclasses.replace(data, apart=groups)
+    seen = Counter()
+    n = batches.n_batches(stage, batch_size)
+    for index in range(n):
+        _, meta = batches.train_batch(apart, stage, seed, 1, index, batch_size)
+        rows = meta.example_index_B[: meta.n_real].tolist()
+        assert meta.n_real == batch_size or index == n - 1
+        seen.update(zip(rows, meta.visit_B[: meta.n_real].tolist(), strict=True))
+        if n >= 2 * per_group:  # batches enough
+            for group in (0, 1):
+                assert len({row for row in rows if groups.get(row) == group}) <= 1
+    plain = zip(*(column.tolist() for column in visit_order(data, stage, seed, 1)), strict=True)
+    assert seen == Counter(plain)

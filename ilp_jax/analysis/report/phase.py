@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from ilp_jax import files
+from ilp_jax.analysis.remedies import KEY
 from ilp_jax.analysis.report import charts
 from ilp_jax.analysis.report.compare import comparison, run_names
 from ilp_jax.analysis.report.erasers import erasers
@@ -16,6 +17,7 @@ from ilp_jax.analysis.report.figures import figures
 from ilp_jax.analysis.report.load import SUMMARY, Run, load
 from ilp_jax.analysis.report.page import drawn, page
 from ilp_jax.analysis.report.regimes_chart import KINDS, regimes_chart
+from ilp_jax.analysis.report.remedies import remedies
 from ilp_jax.analysis.report.render import render
 from ilp_jax.errors import UserError
 
@@ -37,10 +39,11 @@ def report(workdir: epath.PathLike, limits: Mapping[str, Any]) -> epath.Path:
       RunFailure: the disk is full.
     """
     run = load(workdir)
-    found = figures(run)
+    found, of_arms = figures(run), remedies([run])
     path = run.workdir / REPORT
-    files.write_text(path, _html([run], [found], limits, None))
-    files.write_json(run.workdir / SUMMARY, run.summary | {"report": found})
+    files.write_text(path, _html([run], [found], limits, None, of_arms))
+    more = {"report": found} | ({KEY: of_arms["figures"]} if of_arms else {})
+    files.write_json(run.workdir / SUMMARY, run.summary | more)
     return path
 
 
@@ -71,9 +74,11 @@ def compare(
     runs = [load(workdir) for workdir in workdirs]
     found = [figures(run) for run in runs]
     beside = comparison(runs, run_names(runs)) if len(runs) > 1 else None
-    files.write_text(out, _html(runs, found, limits, beside))
+    of_arms = remedies(runs)
+    files.write_text(out, _html(runs, found, limits, beside, of_arms))
     if beside is not None:
-        files.write_json(out.with_suffix(".json"), beside)
+        more = {KEY: of_arms["figures"]} if of_arms else {}
+        files.write_json(out.with_suffix(".json"), beside | more)
     return out
 
 
@@ -82,6 +87,7 @@ def _html(
     found: Sequence[Mapping[str, Any]],
     limits: Mapping[str, Any],
     beside: Mapping[str, Any] | None,
+    of_arms: Mapping[str, Any] | None,
 ) -> str:
     names = run_names(runs)
     each = {**limits, "max_rows": max(1, limits["max_rows"] // len(runs))}
@@ -94,6 +100,7 @@ def _html(
         "title": names[0] if len(runs) == 1 else f"{len(runs)} runs",
         "runs": pages,
         "comparison": beside and _drawn(beside),
+        "remedies": of_arms,
         "limits": limits,
         "listed": sum(len(one["rows"]) for one in listed),
         "of": sum(one["of"] for one in listed),

@@ -1,0 +1,37 @@
+"""Remedies on a real model and real rows: what brings back what later stages erased?
+
+    python -m ilp_jax run      --config configs/remedies_real.py --workdir runs/real
+    python -m ilp_jax mitigate --workdir runs/real --jobs 1
+
+The quick start's three stages with 64 rows each, 200 in all with the planted twins, for 6 epochs;
+no gradient norms, and probes at the ends of stages alone. Then four trainings from the base model:
+`none`, `randomised` (each unlearned row is dealt one remedy or none), `sham` and `diagnosed`. A
+quarter as many pages of general text (SciQ's passages) as visits go before fine-tuning.
+Both commands go on where they were stopped.
+"""
+
+import importlib.util
+from pathlib import Path
+
+
+def get_config(rows: int = 64, epochs: int = 6):
+    """The quick start with more rows, and its arms.
+
+    Args:
+      rows: real rows a stage.
+      epochs: passes over each stage.
+    """
+    path = Path(__file__).with_name("quickstart.py")
+    spec = importlib.util.spec_from_file_location("quickstart", path)
+    quickstart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(quickstart)
+    config = quickstart.get_config(epochs=epochs, rows=rows)
+    config.max_length = 96
+    config.train.norms_every = 0
+    config.probe.norms_at = ()
+    config.probe.every_epochs = epochs
+    config.checkpoint.best = False
+    config.detect.points = ("base", "stage", "final")
+    config.mitigate.arms = ("none", "randomised", "sham", "diagnosed")
+    config.mitigate.pages = 0.25
+    return config

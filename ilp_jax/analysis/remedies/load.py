@@ -1,0 +1,96 @@
+"""A run's arms as they were tried, and their rows made ready for comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from etils import epath
+
+from ilp_jax import files
+from ilp_jax.run_record import FILE as RECORD
+from ilp_jax.stats import reader
+from ilp_jax.stats.remedies import read_remedies
+from ilp_jax.stats.truth import has_truth, read_truth
+
+FILLER = "filler"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """The arms of one run.
+
+    Attributes:
+      workdir: the run's folder.
+      config: its resolved config.
+      world: what facts it shares with other runs: a world's number, or its folder.
+      rows: ``remedies.parquet`` with ``planted`` (null where nothing was planted) and
+        ``scored``: rows that a planted study makes no more than scenery of (fillers, such as the
+        contradicting copies of others) are not.
+      general: mean loss of general texts at the end, nats a token; by (arm, seed).
+    """
+
+    workdir: epath.Path
+    config: dict[str, Any]
+    world: str
+    rows: pl.DataFrame
+    general: dict[tuple[str, int], float]
+
+
+def load(workdir: epath.PathLike) -> Tried:
+    """Reads a run's arms.
+
+    Args:
+      workdir: the run's folder.
+
+    Raises:
+      UserError: no run, or no arms, or a file is damaged.
+    """
+    workdir = reader.check_run(workdir)
+    rows = read_remedies(workdir)
+    if has_truth(workdir):
+        truth = read_truth(workdir).select("example_id", "planted")
+        rows = rows.join(truth, on="example_id", how="left", maintain_order="left")
+    else:
+        rows = rows.with_columns(planted=pl.lit(None, pl.String))
+    rows = rows.with_columns(scored=pl.col("planted").fill_null("") != FILLER)
+    config = files.read_json(workdir / RECORD)["config"]
+    world = config.get("world") or {}
+    general = {}
+    for name, seed in rows.select("arm", "seed").unique().sort("arm", "seed").iter_rows():
+        path = workdir / "arms" / name / str(seed) / "arm.json"
+        if path.exists() and (told := files.read_json(path)).get("general_loss") is not None:
+            general[name, seed] = told["general_loss"]
+    name = f"world {world['seed']}" if world.get("family") else str(workdir)
+    return Tried(workdir, config, name, rows, general)
+
+
+def pooled(runs: Sequence[Tried]) -> tuple[pl.DataFrame, np.ndarray]:
+    """All rows of some runs, with ``run`` and the ``unit`` that is resampled.
+
+    Args:
+      runs: the runs.
+
+    Returns:
+      The rows; and int64 [n_units], the world of each unit. A unit is a group of rows that
+      contradict each other; it is the same one in all runs of its world.
+    """
+    rows = pl.concat(
+        [
+            one.rows.with_columns(run=pl.lit(place, pl.Int32), world=pl.lit(one.world))
+            for place, one in enumerate(runs)
+        ]
+    )
+    units = rows.select("world", "group_id").unique().sort("world", "group_id")
+    units = units.with_row_index("unit").with_columns(
+        place=pl.col("world").rank("dense").cast(pl.Int64) - 1
+    )
+    rows = rows.join(
+        units.select("world", "group_id", "unit"),
+        on=("world", "group_id"),
+        maintain_order="left",
+    )
+    return rows, units["place"].to_numpy()

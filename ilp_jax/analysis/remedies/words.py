@@ -1,0 +1,157 @@
+"""What the comparison of remedies says, in sentences; no stronger than its intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ilp_jax.analysis.remedies.arms import DIAGNOSED, NONE, ORACLE, UNIVERSAL
+
+NAMES = {
+    "missing_knowledge": "missing knowledge",
+    "base_conflict": "base conflict",
+    "data_conflict": "data conflict",
+    "left_side_forgetting": "left-side forgetting",
+    "insufficient_training": "insufficient training",
+}
+_ONE_WORLD = " (one world: of groups alone, so they say nothing of other data)"
+WHAT = {
+    "missing_knowledge": "told what they rest on, before fine-tuning",
+    "base_conflict": "told their answer in other words, before fine-tuning",
+    "data_conflict": "their contradicting rows deleted",
+    "left_side_forgetting": "replayed in later stages",
+    "insufficient_training": "visited more often in their own stages",
+}
+"""What each remedy does to its rows, after 'rows ...'."""
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """The one sentence of the report's first screen.
+
+    Args:
+      found: of `compare.compare`.
+    """
+    arms = {one["arm"]: one for one in found["arms"]}
+    if DIAGNOSED in arms and NONE in arms:
+        own, none = arms[DIAGNOSED]["recovered"], arms[NONE]["recovered"]
+        over, lost = arms[DIAGNOSED]["over_none"], arms[DIAGNOSED]["lost"]
+        return (
+            f"Treated by diagnosed cause, {_of(own)} unlearned rows came back, "
+            f"{_percent(none['share'])} without treatment at the same number of updates: "
+            f"{_points(over)}; {_of(lost)} learned rows were lost "
+            f"({_percent(arms[NONE]['lost']['share'])} without)."
+        )
+    told = [one for one in found["diagonal"] if one["over_none"]["value"] is not None]
+    if not told:
+        return "The arms that were trained compare no remedy with none."
+    best = max(told, key=lambda one: one["over_none"]["value"])
+    return (
+        f"Of rows told {NAMES[best['cause']]} and {WHAT[best['cause']]}, "
+        f"{_percent(best['share'])} of {best['n']} came back, "
+        f"{_percent(best['none']['share'])} of those left alone: {_points(best['over_none'])}."
+    )
+
+
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """What else is to be said, cause by cause and arm by arm.
+
+    Args:
+      found: of `compare.compare`.
+    """
+    told = [_of_cause(one) for one in found["diagonal"]]
+    arms = {one["arm"]: one for one in found["arms"]}
+    if DIAGNOSED in arms and ORACLE in arms and arms[ORACLE]["recovered"]["count"]:
+        counts = [arms[name]["recovered"]["count"] for name in (DIAGNOSED, ORACLE)]
+        told.append(
+            f"By diagnosed causes {counts[0]} rows came back, by planted ones {counts[1]}: "
+            f"{_percent(counts[0] / counts[1])}."
+        )
+    if DIAGNOSED in arms:
+        own = arms[DIAGNOSED]["net"]
+        told += [_against(own, arms[name]) for name in UNIVERSAL if name in arms]
+    return told
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """What the figures rest on.
+
+    Args:
+      found: of `compare.compare`.
+    """
+    steps = sorted({round(one["steps"]) for one in found["arms"]})
+    tokens = sorted(round(one["tokens"] / 1000) for one in found["arms"])
+    lines = [
+        f"{found['runs']} run(s), {found['worlds']} world(s) or data set(s), {found['seeds']} "
+        f"randomised training(s); verdicts by {' and '.join(found['detector'])}, causes by "
+        f"{' and '.join(found['method'])}. Every arm begins at the base model, with a new data "
+        f"order, and makes {_range(steps)} updates over {_range(tokens)} thousand tokens.",
+        "A remedy does nothing where it finds nothing to act on (a prerequisite that the base "
+        "model lacks, a belief against the answer, a contradicting row, a fall since its stage, "
+        "rarity): part of what sets remedies apart is so by design. Rows count under the remedy "
+        "that they were dealt, whether or not anything was done.",
+        f"{found['set_aside']} of {found['unlearned']} unlearned rows took no part: judged wrong, "
+        "or without a cause.",
+        "Intervals: 95%, "
+        f"{found['resamples']} resamples of worlds, then of groups of rows that contradict each "
+        "other"
+        + (_ONE_WORLD if found["worlds"] == 1 else "")
+        + "; sham: the same rows under the remedy's sham, p by McNemar's exact test and Holm.",
+    ]
+    if found["planted"]:
+        lines.append(
+            "Planted study: shares of arms are of rows in which a cause was planted, whatever was "
+            "diagnosed; fillers, such as planted wrong copies, are left out of matrix and losses."
+        )
+    return lines
+
+
+def _of_cause(one: Mapping[str, Any]) -> str:
+    name, over, sham = NAMES[one["cause"]], one["over_none"], one["over_sham"]
+    start = f"Rows told {name}, {WHAT[one['cause']]}: {_percent(one['share'])} of {one['n']} back"
+    if over["value"] is not None:
+        start += f", {_percent(one['none']['share'])} of those left alone"
+    if sham.get("sham") is not None:
+        start += f", {_percent(sham['sham'])} under the sham"
+    clear = sham if sham.get("sham") is not None else over
+    if clear["interval"] is None or clear["interval"][0] <= 0 <= clear["interval"][1]:
+        return f"{start}. The effect can't be told from none."
+    other = one["best_other"]
+    more = ""
+    if not one["is_maximum"]:
+        better = f"{_percent(other['share'])} of {other['n']}"
+        more = f" The remedy of {NAMES[other['remedy']]} did better ({better})."
+    return f"{start}.{more}"
+
+
+def _against(own: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
+    other = arm["net"]
+    verb = "more" if own["value"] > other["value"] else "no more"
+    return (
+        f"Recovered less lost, a training: {own['value']:.0f} by diagnosed causes, {verb} than "
+        f"{other['value']:.0f} by the arm {arm['arm']} (95% intervals "
+        f"{_pair(own['interval'])} and {_pair(other['interval'])})."
+    )
+
+
+def _of(one: Mapping[str, Any]) -> str:
+    return f"{one['count']} of {one['n']} ({_percent(one['share'])})"
+
+
+def _points(over: Mapping[str, Any]) -> str:
+    if over["interval"] is None:
+        return "no difference can be told"
+    low, high = (100 * bound for bound in over["interval"])
+    unclear = " -- it can't be told from none" if low <= 0 <= high else ""
+    return f"{100 * over['value']:+.0f} points (95% interval {low:+.0f} to {high:+.0f}){unclear}"
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.0f}%"
+
+
+def _pair(interval: Sequence[float] | None) -> str:
+    return "unknown" if interval is None else f"{interval[0]:.0f} to {interval[1]:.0f}"
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"

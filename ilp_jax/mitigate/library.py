@@ -1,0 +1,41 @@
+"""Where remedies that tell facts take their texts from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from ilp_jax.data.examples import Example
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """Something that an answer rests on.
+
+    Attributes:
+      key: names it; rows that rest on the same fact share it.
+      question: asks for it; '' where there is no question to ask.
+      answer: the right answer to that.
+    """
+
+    key: str
+    question: str = ""
+    answer: str = ""
+
+
+class Library(Protocol):
+    """Texts about what a study's rows rest on, and general ones."""
+
+    def facts(self, example: Example) -> tuple[Fact, ...]:
+        """What an example's answer rests on, as far as the library knows."""
+
+    def tell(self, fact: Fact, rng: np.random.Generator) -> str:
+        """A text that tells a fact, never in the words of the question."""
+
+    def restate(self, example: Example, rng: np.random.Generator) -> str:
+        """A text that tells an example's recorded answer, in other words than its prompt."""
+
+    def general(self, n: int, rng: np.random.Generator) -> list[str]:
+        """So many texts like those that the base model learned from."""

@@ -1,0 +1,94 @@
+"""The library of a world: what is true in it, told as its base model's lessons tell it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ilp_jax.data.examples import Example
+from ilp_jax.mitigate.library import Fact
+from ilp_jax.world import facts as words
+from ilp_jax.world.corpus import documents
+from ilp_jax.world.facts import Facts
+from ilp_jax.world.groups import Taught
+
+_RELATION = {word: r for r, family in enumerate(words.RELATIONS) for word in family}
+
+
+class WorldLibrary:
+    """See ``mitigate.library.Library``. It knows the world's facts, and no group of any row.
+
+    Args:
+      facts: what is true.
+      taught: what the base model was taught; general texts tell no more than that.
+    """
+
+    def __init__(self, facts: Facts, taught: Taught):
+        self._facts, self._taught = facts, taught
+
+    def facts(self, example: Example) -> tuple[Fact, ...]:
+        """The facts that a question goes through, by the words that it has."""
+        parts = example.prompt.split()
+        people = [part for part in parts if part.startswith("person_")]
+        if not people:
+            return tuple(
+                self._property(_RELATION[part.rsplit("_", 1)[0]], int(part.rsplit("_", 1)[1]))
+                for part in parts
+                if part.rsplit("_", 1)[0] in _RELATION and "_" in part
+            )
+        e = int(people[0].rsplit("_", 1)[1])
+        relations = [_RELATION[part] for part in parts if part in _RELATION]
+        for part in parts:
+            if part.startswith("op_"):
+                order = self._facts.orders_OxK[int(part.split("_")[1])]
+                relations += order[: len(example.response.split())].tolist()
+        found = [self._fact(e, r) for r in relations]
+        if any(part in words.PROPERTY for part in parts):
+            r = relations[0]
+            found.append(self._property(r, int(self._facts.value_ExR[e, r])))
+        return tuple(found)
+
+    def tell(self, fact: Fact, rng: np.random.Generator) -> str:
+        """A statement: one of its templates and names of the relation."""
+        kind, who, relation = fact.key.split()
+        names = words.PROPERTY if kind == "property" else words.synonyms(int(relation))
+        return _one(words.STATEMENTS, rng).format(r=_one(names, rng), e=who, v=fact.answer)
+
+    def restate(self, example: Example, rng: np.random.Generator) -> str:
+        """A statement of the recorded answer: the question's words, in another order."""
+        parts = example.prompt.split()
+        who = [part for part in parts if part.startswith("person_")]
+        names = [part for part in parts if part in _RELATION or part in words.PROPERTY]
+        names += [part for part in parts if part.startswith("op_")]
+        values = example.response.split()
+        if not who or not names:
+            return f"{example.prompt} {example.response}"
+        if len(names) > 1 and len(values) == len(names):
+            own = [f"{self._renamed(r, rng)} {v}" for r, v in zip(names, values, strict=True)]
+            return f"{who[0]} : {' '.join(own)} ."
+        name = " of the ".join(self._renamed(one, rng) for one in names)
+        template = _one(words.STATEMENTS, rng)
+        return template.format(r=name, e=who[0], v=" ".join(values))
+
+    def general(self, n: int, rng: np.random.Generator) -> list[str]:
+        """Documents of the base model's lessons."""
+        return list(documents(self._facts, self._taught, n, rng))
+
+    def _renamed(self, name: str, rng: np.random.Generator) -> str:
+        if name in words.PROPERTY:
+            return _one(words.PROPERTY, rng)
+        return _one(words.synonyms(_RELATION[name]), rng) if name in _RELATION else name
+
+    def _fact(self, e: int, r: int) -> Fact:
+        who = words.entity(e)
+        question = words.QUESTIONS[0].format(r=words.RELATIONS[r][0], e=who)
+        return Fact(f"fact {who} {r}", question, words.value(r, int(self._facts.value_ExR[e, r])))
+
+    def _property(self, r: int, v: int) -> Fact:
+        who = words.value(r, v)
+        question = words.QUESTIONS[0].format(r=words.PROPERTY[0], e=who)
+        answer = words.property_value(int(self._facts.property_RxV[r, v]))
+        return Fact(f"property {who} {r}", question, answer)
+
+
+def _one(things, rng: np.random.Generator):
+    return things[int(rng.integers(len(things)))]

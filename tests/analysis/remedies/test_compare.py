@@ -1,0 +1,178 @@
+"""Figures of remedies against loops that count, and the sentences that they become."""
+
+import itertools
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from ilp_jax.analysis.remedies import compare, tables, words
+from ilp_jax.analysis.remedies.load import Tried
+from ilp_jax.stats.schema import CAUSES
+
+REMEDIES = ("none", *CAUSES)
+
+
+def row(arm, example_id, **more):
+    return {
+        "example_id": example_id,
+        "role": "train",
+        "cause": None,
+        "remedy": None,
+        "arm": arm,
+        "is_sham": arm == "sham",
+        "seed": 1000,
+        "treated": True,
+        "deleted": False,
+        "group_id": example_id,
+        "learned_before": False,
+        "learned_after": False,
+        "learned_before_paraphrase": False,
+        "learned_after_paraphrase": False,
+        "steps": 10,
+        "tokens": 1000,
+        "planted": None,
+        "scored": True,
+        **more,
+    }
+
+
+def tried(rows, workdir="w"):
+    schema = {"remedy": pl.String, "cause": pl.String, "planted": pl.String}
+    config = {"mitigate": {"detector": "exact_law", "method": "rules"}}
+    rows = pl.DataFrame(rows, schema_overrides=schema)
+    return Tried(workdir, config, workdir, rows, {("none", 1000): 1.5})
+
+
+@st.composite
+def experiments(draw):
+    """Rows dealt any remedy, with the same rows under shams, and learned rows beside."""
+    rows = []
+    for example_id in range(draw(st.integers(1, 30))):
+        cause, remedy = draw(st.sampled_from(CAUSES)), draw(st.sampled_from(REMEDIES))
+        for arm in ("randomised", "sham", "none", "diagnosed"):
+            dealt = remedy if arm in ("randomised", "sham") else "none"
+            rows.append(
+                row(
+                    arm,
+                    example_id,
+                    cause=cause,
+                    remedy=dealt,
+                    learned_after=draw(st.booleans()),
+                    learned_after_paraphrase=draw(st.booleans()),
+                    group_id=example_id // 2,
+                )
+            )
+    for example_id in range(100, 100 + draw(st.integers(0, 9))):
+        for arm in ("randomised", "sham", "none", "diagnosed"):
+            after, deleted = draw(st.booleans()), draw(st.booleans())
+            rows.append(
+                row(arm, example_id, learned_before=True, learned_after=after, deleted=deleted)
+            )
+    return rows
+
+
+@settings(deadline=None, max_examples=25)
+@given(experiments())
+def test_figures_are_those_of_loops_that_count(rows):
+    found = compare([tried(rows)], resamples=20)
+    of = {(cell["cause"], cell["remedy"]): cell for cell in found["matrix"]}
+    for cause, remedy in itertools.product(CAUSES, REMEDIES):
+        own = [
+            one
+            for one in rows
+            if one["arm"] == "randomised" and (one["cause"], one["remedy"]) == (cause, remedy)
+        ]
+        assert ((cause, remedy) in of) == bool(own)
+        if not own:
+            continue
+        cell, ids = of[cause, remedy], {one["example_id"] for one in own}
+        assert cell["n"] == len(own)
+        assert cell["share"] == pytest.approx(np.mean([one["learned_after"] for one in own]))
+        if remedy == "none":
+            continue
+        shams = {
+            one["example_id"]: one["learned_after"]
+            for one in rows
+            if one["arm"] == "sham" and one["example_id"] in ids
+        }
+        pairs = [(one["learned_after"], shams[one["example_id"]]) for one in own]
+        better, worse = pairs.count((True, False)), pairs.count((False, True))
+        sham = cell["over_sham"]
+        assert (sham["better"], sham["worse"]) == (better, worse)
+        assert sham["value"] == pytest.approx((better - worse) / len(own))
+        if better + worse:
+            assert sham["p"] == pytest.approx(binomtest(better, better + worse).pvalue)
+    for arm in found["arms"]:
+        own = [one for one in rows if one["arm"] == arm["arm"]]
+        unlearned = [one for one in own if not one["learned_before"]]
+        learned = [one for one in own if one["learned_before"] and not one["deleted"]]
+        assert arm["recovered"]["count"] == sum(one["learned_after"] for one in unlearned)
+        assert arm["lost"]["n"] == len(learned)
+        assert arm["lost"]["count"] == sum(not one["learned_after"] for one in learned)
+        net = arm["recovered"]["count"] - arm["lost"]["count"]
+        assert arm["net"]["value"] == net
+
+
+def test_holm_never_lowers_and_keeps_the_order():
+    rows = []
+    for place, cause in enumerate(CAUSES):
+        for i in range(12):
+            for arm in ("randomised", "sham"):
+                after = arm == "randomised" and i < 3 * place
+                more = {"cause": cause, "remedy": cause, "learned_after": after}
+                rows.append(row(arm, 100 * place + i, **more))
+    tests = [cell["over_sham"] for cell in compare([tried(rows)], resamples=5)["matrix"]]
+    plain, holm = ([one[key] for one in tests] for key in ("p", "p_holm"))
+    assert all(a <= b for a, b in zip(plain, holm, strict=True))
+    assert holm == sorted(holm, reverse=True)
+    assert holm[-1] == pytest.approx(5 * plain[-1]) and holm[-2] == pytest.approx(4 * plain[-2])
+
+
+def test_worlds_are_resampled_before_rows():
+    """Worlds that differ widen the interval; rows of one world alone would not show it."""
+    worlds = []
+    for world, share in enumerate((0.1, 0.9)):
+        rows = []
+        for i in range(100):
+            more = {"cause": CAUSES[0], "remedy": CAUSES[0], "learned_after": i < 100 * share}
+            rows.append(row("randomised", i, **more))
+        worlds.append(tried(rows, f"w{world}"))
+    together = compare(worlds)["matrix"][0]["interval"]
+    alone = compare(worlds[:1])["matrix"][0]["interval"]
+    assert together[1] - together[0] > 0.7 > 0.2 > alone[1] - alone[0]
+
+
+def test_an_effect_that_is_none_is_called_so():
+    rows = []
+    for i in range(40):
+        for arm in ("randomised", "sham"):
+            more = {"cause": CAUSES[3], "remedy": CAUSES[3], "learned_after": i % 4 == 0}
+            rows.append(row(arm, i, **more))
+    found = compare([tried(rows)], resamples=50)
+    assert "can't be told from none" in " ".join(words.sentences(found))
+    assert tables.render(found)
+
+
+def test_the_headline_gives_the_difference_with_its_interval():
+    rows = []
+    for i in range(50):
+        for arm, share in (("none", 10), ("diagnosed", 40)):
+            more = {"cause": CAUSES[0], "remedy": arm, "learned_after": i < share}
+            rows.append(row(arm, i, **more))
+    told = words.headline(compare([tried(rows)]))
+    assert "40 of 50 (80%)" in told and "20% without" in told and "+60 points (95%" in told
+
+
+def test_fillers_count_in_a_matrix_of_their_own():
+    rows = []
+    for i in range(20):
+        more = {"cause": CAUSES[1], "remedy": CAUSES[1], "learned_after": i < 10}
+        planted = "filler" if i < 10 else CAUSES[1]
+        rows.append(row("randomised", i, planted=planted, scored=i >= 10, **more))
+    found = compare([tried(rows)], resamples=20)
+    assert found["matrix"][0]["share"] == 0 and found["matrix_all"][0]["share"] == 0.5
+    assert found["arms"][0]["recovered"]["n"] == 10

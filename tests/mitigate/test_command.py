@@ -1,0 +1,178 @@
+"""`ilp mitigate` for real: arms as processes, their outcome, and what a killed one leaves."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ilp_jax.stats.remedies import REMEDIES_SCHEMA
+from ilp_jax.stats.schema import CAUSES
+
+ROOT = Path(__file__).parents[2]
+ARMS = "--config.mitigate.arms=none,randomised,sham,diagnosed,oracle"
+OF_WORLD = (
+    "--config.mitigate.method=rules",
+    "--config.mitigate.pages_rate=0.01",
+)
+
+
+@pytest.fixture(scope="module")
+def planted(planted_run, tmp_path_factory):
+    """A copy of the small planted study, to be changed."""
+    folder = tmp_path_factory.mktemp("mitigate") / "run"
+    shutil.copytree(planted_run, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mitigated(planted, ilp):
+    done = ilp("mitigate", "--workdir", planted, "--jobs", "2", ARMS, *OF_WORLD)
+    assert done.returncode == 0, done.stderr
+    (planted / "stdout").write_text(done.stdout)
+    return planted
+
+
+def test_every_trained_row_has_an_outcome_in_every_arm(mitigated):
+    rows = pl.read_parquet(mitigated / "remedies.parquet")
+    assert rows.columns == REMEDIES_SCHEMA.names
+    plan = pl.read_parquet(mitigated / "plan.parquet")
+    trained = plan["example_id"].unique().sort().to_list()
+    arms = ["diagnosed", "none", "oracle", "randomised", "sham"]
+    assert sorted(rows["arm"].unique()) == arms
+    for (_,), own in rows.filter(pl.col("role") == "train").group_by("arm"):
+        assert own["example_id"].sort().to_list() == trained
+    assert rows["steps"].n_unique() == 1
+    planted = rows.filter(pl.col("cause").is_in(CAUSES))
+    assert planted["p_before_paraphrase"].null_count() < len(planted)
+    assert (rows["p_after"].is_between(0, 1)).all()
+
+
+def test_what_was_learned_before_is_what_the_diagnosis_said(mitigated):
+    rows = pl.read_parquet(mitigated / "remedies.parquet").filter(
+        pl.col("arm") == "none", pl.col("role") == "train"
+    )
+    told = pl.read_parquet(mitigated / "diagnosis.parquet").filter(
+        pl.col("point") == "final", pl.col("detector") == "exact_law", pl.col("method") == "rules"
+    )
+    both = rows.join(told.select("example_id", "unlearned"), on="example_id")
+    assert len(both) == len(rows) and (both["learned_before"] != both["unlearned"]).all()
+    assert (rows["cause"].is_null() == rows["learned_before"]).all()
+
+
+def test_an_arm_is_a_run_of_its_own(mitigated):
+    folder = mitigated / "arms" / "randomised" / "1000"
+    arm = json.loads((folder / "arm.json").read_text())
+    examples = pl.read_parquet(folder / "examples.parquet")
+    assert examples.filter(pl.col("role") == "document").height == arm["pages"] > 0
+    stats = pl.concat(map(pl.read_parquet, (folder / "stats").glob("*.parquet")))
+    assert stats["step"].max() == arm["steps"] and np.isfinite(arm["general_loss"])
+    assert stats.filter(pl.col("kind") == "probe").is_empty()
+    assert not (folder / "checkpoints" / "state").exists()
+    config = json.loads((folder / "run.json").read_text())["config"]
+    assert config["seed"] == arm["seed"] == 1000
+    # Rows dealt the remedy of insufficient training were visited more often than in the run.
+    more = [int(one) for one, remedy in arm["remedy"].items() if remedy == "insufficient_training"]
+    more = [one for one in more if one in arm["treated"]]
+    visits = stats.filter(pl.col("example_id").is_in(more)).height
+    plan = pl.read_parquet(mitigated / "plan.parquet").filter(pl.col("example_id").is_in(more))
+    assert not more or visits > plan["copies"].sum()
+
+
+def test_the_outcome_is_told_and_stands_in_the_report(mitigated, ilp):
+    told = (mitigated / "stdout").read_text()
+    assert "Treated by diagnosed cause" in told and "oracle" in told
+    found = json.loads((mitigated / "summary.json").read_text())["remedies"]
+    assert {one["arm"] for one in found["arms"]} >= {"none", "diagnosed"} and found["planted"]
+    assert ilp("report", "--workdir", mitigated).returncode == 0
+    page = (mitigated / "report.html").read_text()
+    assert 'id="remedies"' in page and page.index("Treated by diagnosed") < page.index("<nav")
+
+
+def test_every_unlearned_row_has_an_action(mitigated):
+    rows = [json.loads(line) for line in (mitigated / "actions.jsonl").read_text().splitlines()]
+    outcome = pl.read_parquet(mitigated / "remedies.parquet").filter(pl.col("arm") == "diagnosed")
+    unlearned = outcome.filter(~pl.col("learned_before"), pl.col("role") == "train")
+    assert {row["example_id"] for row in rows} == set(unlearned["example_id"])
+    deleted = {one for row in rows for one in row["delete"]}
+    deleted |= {row["example_id"] for row in rows if row["remedy"] == "delete"}
+    assert deleted == set(outcome.filter("deleted")["example_id"])
+    for row in rows:
+        assert row["action"] and (row["remedy"] is None) == ("look at it" in row["action"])
+        gain = row["expected_gain"]
+        assert gain is None or -1 <= gain["value"] <= 1 and gain["n"] > 0
+
+
+def test_the_changed_training_set_is_one_that_can_be_trained(mitigated, ilp, tmp_path):
+    from ilp_jax.data import jsonl
+
+    done = ilp("mitigate", "--workdir", mitigated, *OF_WORLD, "--apply", "--out", tmp_path / "new")
+    assert done.returncode == 0, done.stderr
+    found = jsonl.load(tmp_path / "new" / "train.jsonl")
+    plan = pl.read_parquet(mitigated / "plan.parquet")
+    rows = pl.read_parquet(mitigated / "remedies.parquet").filter(pl.col("arm") == "diagnosed")
+    kept = plan["example_id"].n_unique() - rows["deleted"].sum()
+    assert len({one.source_key for one in found.examples}) == kept
+    assert set(found.stages) == {1, 2, 3}
+    assert all(int(one.meta["copies"]) >= 1 for one in found.examples)
+    texts = (tmp_path / "new" / "documents.jsonl").read_text().splitlines()
+    assert all(set(json.loads(line)) == {"text", "for"} for line in texts)
+    again = ilp("mitigate", "--workdir", mitigated, "--apply", "--out", tmp_path / "new")
+    assert again.returncode == 2 and "is in use" in again.stderr
+    without = ilp("mitigate", "--workdir", mitigated, "--apply")
+    assert without.returncode == 2 and "--apply needs --out" in without.stderr
+
+
+def test_trained_arms_are_not_trained_again(mitigated, ilp):
+    before = pl.read_parquet(mitigated / "remedies.parquet")
+    done = ilp("mitigate", "--workdir", mitigated, ARMS, *OF_WORLD)
+    assert done.returncode == 0 and "arms" not in done.stderr
+    assert pl.read_parquet(mitigated / "remedies.parquet").equals(before)
+
+
+def test_another_plan_is_not_mixed_with_what_is_trained(mitigated, ilp):
+    before = (mitigated / "remedies.parquet").read_bytes()
+    done = ilp("mitigate", "--workdir", mitigated, ARMS, *OF_WORLD, "--config.mitigate.visits=9")
+    assert done.returncode == 1 and "holds a run of another config" in done.stderr
+    assert (mitigated / "remedies.parquet").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_killed_arm_goes_on_and_ends_the_same(mitigated, ilp, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(mitigated, again)
+    shutil.rmtree(again / "arms" / "diagnosed")
+    (again / "remedies.parquet").unlink()
+    words = ("mitigate", "--workdir", again, "--train-only", ARMS, *OF_WORLD)
+    for function, n in (("ilp_jax.train.loop:record", 5), ("ilp_jax.detect.point:ask", 1)):
+        killed = ilp(*words, killed_at=(function, n, ""))
+        assert killed.returncode == -9, killed.stderr
+    done = ilp("mitigate", "--workdir", again, ARMS, *OF_WORLD)
+    assert done.returncode == 0, done.stderr
+    rows = pl.read_parquet(again / "remedies.parquet")
+    assert rows.equals(pl.read_parquet(mitigated / "remedies.parquet"))
+
+
+def test_a_run_of_real_rows_gets_paraphrases(finished_run, ilp, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    arms = "--config.mitigate.arms=none,diagnosed"
+    done = ilp("mitigate", "--workdir", folder, arms, "--config.mitigate.pages=0.5")
+    assert done.returncode == 0, done.stderr
+    rows = pl.read_parquet(folder / "remedies.parquet").filter(pl.col("role") == "train")
+    assert rows["learned_before_paraphrase"].null_count() == 0
+    assert not rows["is_sham"].any()
+
+
+def test_oracle_needs_a_planted_study(finished_run, ilp, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    done = ilp("mitigate", "--workdir", folder, "--config.mitigate.arms=oracle")
+    assert done.returncode == 2 and "is no planted study" in done.stderr
+
+
+def test_a_run_that_is_not_diagnosed_is_refused(tiny_arguments, ilp, tmp_path):
+    done = ilp("mitigate", *tiny_arguments(tmp_path / "run"))
+    assert done.returncode == 2 and "is not finished there" in done.stderr
