@@ -12,7 +12,7 @@ from etils import epath
 from rich.console import Group
 
 from ilp_jax import files, run_record
-from ilp_jax.analysis import agreement_table
+from ilp_jax.analysis import agreement_table, remedies
 from ilp_jax.analysis.agreement import agreement
 from ilp_jax.analysis.belief import BELIEVES
 from ilp_jax.analysis.planted import POINT, Planted, load_planted
@@ -20,6 +20,7 @@ from ilp_jax.analysis.planted_shares import planted_shares
 from ilp_jax.analysis.resample import RESAMPLES, SEED, draw, with_units
 from ilp_jax.analysis.worst import worst
 from ilp_jax.errors import UserError
+from ilp_jax.stats.remedies import has_remedies
 
 SUMMARY = "summary.json"
 
@@ -37,7 +38,8 @@ def evaluate(
     Args:
       workdirs: the runs' folders.
       out: a JSON file: ``runs``, ``pooled`` (`evaluation` of all rows together), ``cells``
-        (`evaluation` of each run, with its name) and ``worst`` (`worst.worst`). None: no file.
+        (`evaluation` of each run, with its name), ``worst`` (`worst.worst`) and ``remedies``
+        (`remedies.compare` of all, where all have tried some). None: no file.
       resamples: bootstrap resamples behind each interval.
 
     Returns:
@@ -59,10 +61,15 @@ def evaluate(
     cells = [evaluation([run], resamples) for run in runs] if len(runs) > 1 else [pooled]
     cells = [_place(run) | cell for run, cell in zip(runs, cells, strict=True)]
     lowest = worst(cells) if len(cells) > 1 else None
+    tables = agreement_table.render(pooled, lowest)
+    tried = None
+    if all(has_remedies(run.workdir) for run in runs):
+        tried = remedies.compare([remedies.load(run.workdir) for run in runs], resamples)
+        tables += remedies.tables.render(tried)
     if out is not None:
         parts = {"runs": [_place(run) for run in runs], "pooled": pooled, "cells": cells}
-        files.write_json(out, parts | {"worst": lowest})
-    return Group(*agreement_table.render(pooled, lowest))
+        files.write_json(out, parts | {"worst": lowest, remedies.KEY: tried})
+    return Group(*tables)
 
 
 def evaluate_run(workdir: epath.PathLike, resamples: int = RESAMPLES) -> dict[str, Any]:

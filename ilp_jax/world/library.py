@@ -30,11 +30,8 @@ class WorldLibrary:
         parts = example.prompt.split()
         people = [part for part in parts if part.startswith("person_")]
         if not people:
-            return tuple(
-                self._property(_RELATION[part.rsplit("_", 1)[0]], int(part.rsplit("_", 1)[1]))
-                for part in parts
-                if part.rsplit("_", 1)[0] in _RELATION and "_" in part
-            )
+            pairs = (part.rsplit("_", 1) for part in _values(parts))
+            return tuple(self._property(_RELATION[name], int(number)) for name, number in pairs)
         e = int(people[0].rsplit("_", 1)[1])
         relations = [_RELATION[part] for part in parts if part in _RELATION]
         for part in parts:
@@ -56,7 +53,7 @@ class WorldLibrary:
     def restate(self, example: Example, rng: np.random.Generator) -> str:
         """A statement of the recorded answer: the question's words, in another order."""
         parts = example.prompt.split()
-        who = [part for part in parts if part.startswith("person_")]
+        who = [part for part in parts if part.startswith("person_")] or _values(parts)
         names = [part for part in parts if part in _RELATION or part in words.PROPERTY]
         names += [part for part in parts if part.startswith("op_")]
         values = example.response.split()
@@ -88,6 +85,11 @@ class WorldLibrary:
         question = words.QUESTIONS[0].format(r=words.PROPERTY[0], e=who)
         answer = words.property_value(int(self._facts.property_RxV[r, v]))
         return Fact(f"property {who} {r}", question, answer)
+
+
+def _values(parts: list[str]) -> list[str]:
+    """Words that are values of relations."""
+    return [part for part in parts if "_" in part and part.rsplit("_", 1)[0] in _RELATION]
 
 
 def _one(things, rng: np.random.Generator):
