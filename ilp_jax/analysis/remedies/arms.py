@@ -19,23 +19,30 @@ UNIVERSAL = ("epochs", "oversample_all", "shuffle")
 """Arms that know of no cause, at equal compute."""
 
 
-def arms(runs: Sequence[Tried], rows: pl.DataFrame, weights_BxU: np.ndarray) -> list[dict]:
+def arms(
+    runs: Sequence[Tried], rows: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray
+) -> list[dict]:
     """Each arm's outcome over all runs and seeds.
 
     Args:
       runs: the runs.
       rows: of `load.pooled`.
       weights_BxU: of `resample.draw`.
+      world_U: int64 [n_units], each unit's world.
 
     Returns:
-      One dict an arm, in their order: ``arm``, ``trainings``; ``recovered`` (of unlearned rows
-      that have one of the five causes: the planted one where causes were planted), ``lost`` (of
-      scored rows learned before, that the arm still trains) and ``mended`` (a paraphrase that
-      was never trained is learned, of those unlearned before with their row), each ``n``,
-      ``count``, ``share``, ``interval``; ``by_cause``; ``deleted`` rows, ``net`` (recovered less
-      lost, a training) with its ``interval``; ``over_none``: more recovered than by the arm
-      ``none``; ``held_out``: questions never trained, ``gained`` and ``lost``;
-      ``general_loss``; ``steps`` and ``tokens`` a training.
+      One dict an arm, in their order:
+
+      * ``arm``, ``trainings``, ``steps`` and ``tokens`` a training;
+      * ``recovered`` (of unlearned rows that have one of the five causes: the planted one where
+        causes were planted), ``lost`` (of scored rows learned before, that the arm still trains)
+        and ``mended`` (of the first, those unlearned on a paraphrase that was never trained and
+        learned on it now), each ``n``, ``count``, ``share``, ``interval``; ``by_cause``;
+      * ``deleted`` rows, and of them ``deleted_wrongly`` (None where nothing was planted);
+      * ``net``: recovered less lost, a training, ``value`` and ``interval``; ``over_none``: more
+        recovered than by the arm ``none``; ``diagnosed_over``: by how much more the arm
+        ``diagnosed`` has of ``net``, in the trainings that have both (None where there are none);
+      * ``held_out``: questions never trained, ``gained`` and ``lost``; ``general_loss``.
     """
     found = []
     base = _outcomes(rows.filter(pl.col("arm") == NONE), weights_BxU)
@@ -55,8 +62,9 @@ def arms(runs: Sequence[Tried], rows: pl.DataFrame, weights_BxU: np.ndarray) -> 
                 "by_cause": _by_cause(own),
                 "deleted": int(own["deleted"].sum()),
                 "deleted_wrongly": _deleted_right(own),
-                "net": _net(shares, weights_BxU, trainings),
+                "net": _net(shares, trainings, _trainings(own, weights_BxU, world_U)),
                 "over_none": difference(shares["recovered"], base["recovered"]),
+                "diagnosed_over": _net_over(rows, name, weights_BxU, world_U),
                 "held_out": {
                     "n": len(held),
                     "gained": int((~held["learned_before"] & held["learned_after"]).sum()),
@@ -96,11 +104,44 @@ def _count(share: Share) -> int:
     return round((share.value or 0.0) * share.n)
 
 
-def _net(shares: dict[str, Share], weights_BxU: np.ndarray, trainings: int) -> dict[str, Any]:
+def _net(shares: dict[str, Share], trainings: int, trainings_B: np.ndarray) -> dict[str, Any]:
     """Rows recovered less rows lost, a training."""
     value = (_count(shares["recovered"]) - _count(shares["lost"])) / trainings
-    resampled_B = shares["recovered"].total_B - shares["lost"].total_B
-    return {"value": value, "interval": spread(resampled_B / trainings)}
+    total_B = shares["recovered"].total_B - shares["lost"].total_B
+    with np.errstate(invalid="ignore", divide="ignore"):
+        resampled_B = np.where(trainings_B > 0, total_B / trainings_B, np.nan)
+    return {"value": value, "interval": spread(resampled_B)}
+
+
+def _net_over(
+    rows: pl.DataFrame, name: str, weights_BxU: np.ndarray, world_U: np.ndarray
+) -> dict[str, Any] | None:
+    """Net of ``diagnosed`` less that of another arm, pairs of a run and seed."""
+    key = ["run", "seed"]
+    sides = [rows.filter(pl.col("arm") == one) for one in (DIAGNOSED, name)]
+    pairs = sides[0].select(key).unique().join(sides[1].select(key).unique(), on=key)
+    if name == DIAGNOSED or pairs.is_empty():
+        return None
+    sides = [side.join(pairs, on=key, how="semi") for side in sides]
+    outcomes = [_outcomes(side, weights_BxU) for side in sides]
+    nets = [_count(one["recovered"]) - _count(one["lost"]) for one in outcomes]
+    totals = [one["recovered"].total_B - one["lost"].total_B for one in outcomes]
+    trainings_B = _trainings(sides[0], weights_BxU, world_U)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        resampled_B = np.where(trainings_B > 0, (totals[0] - totals[1]) / trainings_B, np.nan)
+    return {"value": (nets[0] - nets[1]) / len(pairs), "interval": spread(resampled_B)}
+
+
+def _trainings(own: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray) -> np.ndarray:
+    """Trainings of an arm in each resample: those of a world count as often as it was drawn."""
+    total_B = np.zeros(len(weights_BxU))
+    each = own.group_by("world").agg(
+        pl.struct("run", "seed").n_unique().alias("n"), pl.col("unit").first().alias("unit")
+    )
+    for n, unit in each.select("n", "unit").iter_rows():
+        units = world_U == world_U[unit]
+        total_B += n * weights_BxU[:, units].sum(axis=1) / units.sum()
+    return total_B
 
 
 def _by_cause(own: pl.DataFrame) -> dict[str, Any]:

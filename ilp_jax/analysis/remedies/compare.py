@@ -39,7 +39,7 @@ def compare(runs: Sequence[Tried], resamples: int = RESAMPLES) -> dict[str, Any]
         "matrix": scored,
         "matrix_all": None if everything is scored else everything,
         "diagonal": diagonal(scored),
-        "arms": arms(runs, rows, weights_BxU),
+        "arms": arms(runs, rows, weights_BxU, world_U),
         "runs": len(runs),
         "worlds": int(world_U.max()) + 1,
         "units": len(world_U),

@@ -66,10 +66,9 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
             f"By diagnosed causes {counts[0]} rows came back, by planted ones {counts[1]}: "
             f"{_percent(counts[0] / counts[1])}."
         )
-    if DIAGNOSED in arms:
-        own = arms[DIAGNOSED]["net"]
-        told += [_against(own, arms[name]) for name in UNIVERSAL if name in arms]
-    return told
+    return told + [
+        _against(arms[name]) for name in UNIVERSAL if name in arms and arms[name]["diagnosed_over"]
+    ]
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
@@ -123,13 +122,15 @@ def _of_cause(one: Mapping[str, Any]) -> str:
     return f"{start}.{more}"
 
 
-def _against(own: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
-    other = arm["net"]
-    verb = "more" if own["value"] > other["value"] else "no more"
+def _against(arm: Mapping[str, Any]) -> str:
+    over = arm["diagnosed_over"]
+    unclear = ""
+    if over["interval"] is None or over["interval"][0] <= 0 <= over["interval"][1]:
+        unclear = ", which can't be told from none"
     return (
-        f"Recovered less lost, a training: {own['value']:.0f} by diagnosed causes, {verb} than "
-        f"{other['value']:.0f} by the arm {arm['arm']} (95% intervals "
-        f"{_pair(own['interval'])} and {_pair(other['interval'])})."
+        f"Recovered less lost, a training: by diagnosed causes {over['value']:+.0f} against the "
+        f"arm {arm['arm'].replace('_', ' ')} in the same runs (95% interval "
+        f"{_pair(over['interval'])}){unclear}."
     )
 
 

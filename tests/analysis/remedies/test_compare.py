@@ -176,3 +176,14 @@ def test_fillers_count_in_a_matrix_of_their_own():
     found = compare([tried(rows)], resamples=20)
     assert found["matrix"][0]["share"] == 0 and found["matrix_all"][0]["share"] == 0.5
     assert found["arms"][0]["recovered"]["n"] == 10
+
+
+def test_an_arm_of_one_world_alone_is_counted_by_its_own_trainings():
+    """Where its world is not drawn, nothing is known of it; it does not count as none."""
+    rows = [row("none", i, cause=CAUSES[0], learned_after=i < 15) for i in range(20)]
+    more = [row("epochs", i, cause=CAUSES[0], learned_after=i < 15) for i in range(20)]
+    found = compare([tried(rows + more, "one"), tried(rows, "other")])
+    net = {one["arm"]: one["net"] for one in found["arms"]}
+    assert net["epochs"]["value"] == net["none"]["value"] == 15
+    low, high = net["epochs"]["interval"]
+    assert 10 <= low < 15 < high <= 20
