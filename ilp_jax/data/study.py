@@ -26,6 +26,8 @@ class Stage:
       held_out: int32, indices of rows that are probed and never trained.
       config: the stage's fields (epochs, copies, learning_rate, ...).
       own_copies: visits of each row within one epoch, where rows differ in it; else empty.
+      cycle: where the stage is a part of a longer learning-rate cycle, the cycle's updates before
+        it and in all; None: the stage is its own.
     """
 
     index: int
@@ -34,6 +36,7 @@ class Stage:
     held_out: np.ndarray
     config: ConfigDict
     own_copies: tuple[int, ...] = ()
+    cycle: tuple[int, int] | None = None
 
     @property
     def epochs(self) -> int:

@@ -12,7 +12,7 @@ from ilp_jax.stats.schema import CAUSES
 ARMS = (
     *("none", "randomised", "sham", "diagnosed", "oracle", "random"),
     *CAUSES,
-    *("masked", "relabel", "buckets"),
+    *("masked", "relabel", "buckets", "resample"),
     *("epochs", "oversample_all", "shuffle"),
 )
 """The arms of `ilp mitigate`; see ``mitigate.arms``."""
@@ -29,7 +29,8 @@ def mitigate_fields() -> ConfigDict:
     # 'sham' (the same with shams), 'diagnosed', 'oracle' (planted studies alone), 'random' (a
     # remedy drawn for each row), a cause (its remedy for every unlearned row), 'masked' (that of
     # missing_knowledge with the answers blotted out), 'relabel' and 'buckets' (other remedies of
-    # contradictions), 'epochs', 'oversample_all' and 'shuffle'.
+    # contradictions), 'resample' (rows are replayed when they are seen to fall), 'epochs',
+    # 'oversample_all' and 'shuffle'.
     mitigate.arms = ("none", "randomised", "sham", "diagnosed", "random", *CAUSES, *ARMS[-3:])
     # Trainings of each arm; the k-th has the run's seed + 1000 k, and draws anew.
     mitigate.seeds = 1
@@ -64,6 +65,9 @@ def mitigate_fields() -> ConfigDict:
     # left_side_forgetting: relative fall of the target's probability since the end of the row's
     # own stage from which on it is being erased. The study, appendix D.1.
     mitigate.relapse = 0.05
+    # resample: updates between looks at what has fallen by relapse; a tenth of the fine-tuning
+    # where that is less. The study, section 4.4.
+    mitigate.resample_every = 500
     # A JSONL file of judged rows, {"example_id": ..., "wrong": true or false}: overrides the
     # judge of contradicting rows; '' = none.
     mitigate.verdicts = ""
@@ -86,5 +90,6 @@ RANGE = {
     "mitigate.blind_probability": (0, 1),
     "mitigate.contested": (0, 1),
     "mitigate.relapse": (0, 1),
+    "mitigate.resample_every": (1, math.inf),
     "mitigate.visits": (1, math.inf),
 }

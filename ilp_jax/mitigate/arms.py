@@ -18,6 +18,8 @@ from a budget, random learned rows and general texts fill what is left. Arms:
 * ``relabel``, ``buckets``: rows that contradict each other are all trained on the answer that most
   of their rows have (the base model's, where as many have another), or kept out of each other's
   mini-batches;
+* ``resample``: every so many updates, rows whose probability has fallen since their best get the
+  further visits of the next part (``resample``; the study's dynamic resampling);
 * ``epochs``, ``oversample_all``: the whole budget, documents' part included, as more passes over
   everything, or as more visits to all unlearned rows;
 * ``shuffle``: each row's visits spread over all stages (the study's global shuffle, with the
@@ -75,6 +77,7 @@ class Arm:
       is_sham: whether shams stand for remedies.
       treated: rows for which the remedy found something to do.
       plan: what is trained.
+      fill: rows that take visits which no treatment takes.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Arm:
     is_sham: bool
     treated: frozenset[int]
     plan: Plan
+    fill: frozenset[int] = frozenset()
 
 
 def make_arm(
@@ -114,6 +118,7 @@ def make_arm(
         is_sham=name == SHAM,
         treated=frozenset(treated),
         plan=_within_budget(name, plan, context, rng),
+        fill=frozenset(context.evidence.learned.tolist()),
     )
 
 

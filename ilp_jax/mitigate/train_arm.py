@@ -18,6 +18,7 @@ from ilp_jax.data.study import StudyData
 from ilp_jax.data.tables import write_examples, write_plan
 from ilp_jax.detect.normalise import normalise
 from ilp_jax.detect.point import Point, ask_point
+from ilp_jax.mitigate import resample
 from ilp_jax.mitigate.arm_data import arm_config, arm_data, originals
 from ilp_jax.mitigate.arms import SHAM, Arm
 from ilp_jax.train import loop
@@ -51,6 +52,7 @@ def identity(arm: Arm, ws: Workspace) -> str:
     """All that an arm's result rests on, as a hash."""
     config = to_dict(arm_config(ws.config, arm))
     mitigate = config.pop("mitigate")
+    looks = [mitigate["resample_every"], mitigate["relapse"]]
     plan = arm.plan
     return run_record.hash_config(
         {
@@ -60,6 +62,7 @@ def identity(arm: Arm, ws: Workspace) -> str:
             "epochs": plan.epochs_S.tolist(),
             **({"relabelled": sorted(plan.relabelled.items())} if plan.relabelled else {}),
             **({"apart": plan.apart} if plan.apart else {}),
+            **({"resample": looks} if arm.name == resample.NAME else {}),
             "pages": [[one.text for one in page] for page in plan.pages],
         }
     )
@@ -107,7 +110,13 @@ def train_arm(
         )
         write_examples(folder / "examples.parquet", data)
         write_plan(folder / "plan.parquet", data, config.seed)
-        params = loop.train(own, load_base)
+        if arm.name == resample.NAME:
+            fill = sorted(arm.fill)
+            own, params = resample.train(own, arm, ws.data, fill, load_base)
+            data = own.data
+            write_plan(folder / "plan.parquet", data, config.seed)
+        else:
+            params = loop.train(own, load_base)
         run_record.finish_phase(folder, "train", time.monotonic() - start)
         at_end = dataclasses.replace(own, data=originals(data, asked))
         last = data.stages[-1]

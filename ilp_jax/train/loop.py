@@ -198,7 +198,8 @@ def batch_of(ws: Workspace, place: Place) -> tuple[RowBatch, BatchMeta]:
 
 def rate_of(place: Place) -> float:
     """An update's learning rate."""
-    return learning_rate(place.stage.config, place.step_in_stage, place.steps_in_stage)
+    before, total = place.stage.cycle or (0, place.steps_in_stage)
+    return learning_rate(place.stage.config, before + place.step_in_stage, total)
 
 
 def update(

@@ -132,6 +132,7 @@ def test_trained_arms_are_not_trained_again(mitigated, ilp):
     assert pl.read_parquet(mitigated / "remedies.parquet").equals(before)
 
 
+@pytest.mark.slow
 def test_another_plan_is_not_mixed_with_what_is_trained(mitigated, ilp):
     before = (mitigated / "remedies.parquet").read_bytes()
     done = ilp("mitigate", "--workdir", mitigated, ARMS, *OF_WORLD, "--config.mitigate.visits=9")
@@ -140,21 +141,50 @@ def test_another_plan_is_not_mixed_with_what_is_trained(mitigated, ilp):
 
 
 @pytest.mark.slow
-def test_a_killed_arm_goes_on_and_ends_the_same(mitigated, ilp, tmp_path):
-    again = tmp_path / "again"
-    shutil.copytree(mitigated, again)
-    shutil.rmtree(again / "arms" / "diagnosed")
-    (again / "remedies.parquet").unlink()
-    words = ("mitigate", "--workdir", again, "--train-only", ARMS, *OF_WORLD)
-    for function, n in (("ilp_jax.train.loop:record", 5), ("ilp_jax.detect.point:ask", 1)):
+@pytest.mark.parametrize("name", ["diagnosed", "resample"])
+def test_a_killed_arm_goes_on_and_ends_the_same(name, mitigated, ilp, tmp_path):
+    arms = f"--config.mitigate.arms={name}"
+    folders = [tmp_path / "killed", tmp_path / "whole"]
+    for folder in folders:
+        shutil.copytree(mitigated, folder)
+        shutil.rmtree(folder / "arms")
+    words = ("mitigate", "--workdir", folders[0], "--train-only", arms, *OF_WORLD)
+    for function, n in (("ilp_jax.train.loop:record", 12), ("ilp_jax.detect.point:ask", 1)):
         killed = ilp(*words, killed_at=(function, n, ""))
         assert killed.returncode == -9, killed.stderr
-    done = ilp("mitigate", "--workdir", again, ARMS, *OF_WORLD)
+    for folder in folders:
+        done = ilp("mitigate", "--workdir", folder, arms, *OF_WORLD)
+        assert done.returncode == 0, done.stderr
+    killed, whole = (pl.read_parquet(folder / "remedies.parquet") for folder in folders)
+    assert killed.equals(whole) and set(killed["arm"]) == {name}
+
+
+@pytest.mark.slow
+def test_other_remedies_of_groups_and_of_the_whole(mitigated, ilp, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(mitigated, folder)
+    names = ["masked", "relabel", "buckets", "resample", "shuffle", "epochs", "oversample_all"]
+    arms = f"--config.mitigate.arms={','.join(names)}"
+    done = ilp("mitigate", "--workdir", folder, arms, *OF_WORLD, "--config.mitigate.oversample=2")
+    assert done.returncode == 2
+    done = ilp("mitigate", "--workdir", folder, arms, *OF_WORLD)
     assert done.returncode == 0, done.stderr
-    rows = pl.read_parquet(again / "remedies.parquet")
-    assert rows.equals(pl.read_parquet(mitigated / "remedies.parquet"))
+    rows = pl.read_parquet(folder / "remedies.parquet")
+    assert sorted(rows["arm"].unique()) == sorted(names)
+    steps = rows.group_by("arm").agg(pl.col("steps").first())["steps"]
+    assert steps.max() - steps.min() <= 10  # a part of a stage ends with a batch of its own
+    plans = {
+        name: pl.read_parquet(folder / "arms" / name / "1000" / "plan.parquet") for name in names
+    }
+    base = pl.read_parquet(folder / "plan.parquet")
+    ids = set(base["example_id"])
+    for name in ("resample", "shuffle", "buckets", "relabel"):
+        assert ids <= set(plans[name]["example_id"])
+    arm = json.loads((folder / "arms" / "masked" / "1000" / "arm.json").read_text())
+    assert arm["documents_of_rows"] and not arm["documents_with_answer"]
 
 
+@pytest.mark.slow
 def test_a_run_of_real_rows_gets_paraphrases(finished_run, ilp, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished_run, folder)
