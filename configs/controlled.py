@@ -3,6 +3,9 @@
     python -m ilp_jax run --config configs/controlled.py:family=llama,world=0 --workdir runs/world0
     python -m ilp_jax sweep --config configs/controlled.py --workdir runs/worlds
     python -m ilp_jax sweep --config configs/controlled.py:which=regimes --workdir runs/regimes
+    python -m ilp_jax sweep --config configs/controlled.py:which=remedies --workdir runs/remedies
+    for W in runs/remedies/*_3?; do python -m ilp_jax mitigate --workdir $W --jobs 2; done
+    python -m ilp_jax evaluate --workdir runs/remedies/*_3?     # all of them together
 
 A decoder of 1.1 million parameters learns a made-up world (people, their city, job, ...; 900
 updates), is fine-tuned on it in three stages with seven planted groups of 84 rows, and the

@@ -47,6 +47,7 @@ from ilp_jax.mitigate.train_arm import (
 from ilp_jax.session import Session
 from ilp_jax.stats import reader
 from ilp_jax.stats.remedies import write_remedies
+from ilp_jax.train import loop
 from ilp_jax.train.schedule import total_steps
 from ilp_jax.train.step import in_microbatches
 from ilp_jax.workspace import Workspace
@@ -55,7 +56,7 @@ from ilp_jax.world.study import make_world
 
 N_GENERAL = 256
 """General texts, drawn anew, whose loss is measured at every arm's end. Ours."""
-RUN = "run"
+RUN = ".run"
 """In the arms' folder: the run itself, asked what arms are asked."""
 FACTS = "facts.json"
 """What the base model knows of what unlearned rows rest on; in the arms' folder."""
@@ -148,7 +149,7 @@ def asked_of(ws: Workspace) -> StudyData:
 def ask_run(session: Session) -> None:
     """Asks the run's final model what every arm is asked, where the run has not: paraphrases.
 
-    Its answers are in ``arms/run``, with its loss of general texts.
+    Its answers are in ``arms/.run``, with its loss of general texts.
 
     Raises:
       UserError: its last checkpoint is gone.
@@ -335,7 +336,9 @@ def _base_probability(session: Session, facts: dict[int, tuple[Fact, ...]]) -> d
     asked = {fact.key: fact for own in facts.values() for fact in own if fact.question}
     known = files.read_json(path) if path.exists() else {}
     if asked.keys() - known.keys():
-        known = dict(zip(asked, _asked(ws, session.read_base(), list(asked.values())), strict=True))
+        params = loop.at_start(ws, session.read_base())  # new adapters change nothing
+        found = _asked(ws, params, list(asked.values()))
+        known = dict(zip(asked, found, strict=True))
         files.write_json(path, known)
     return known
 
