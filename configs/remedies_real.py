@@ -3,18 +3,24 @@
     python -m ilp_jax run      --config configs/remedies_real.py --workdir runs/real
     python -m ilp_jax mitigate --workdir runs/real --jobs 1
 
-The quick start's three stages with 64 rows each, 200 in all with the planted twins, for 6 epochs;
+The quick start's three stages with 64 rows each, 200 in all with the planted twins, for 4 epochs;
 no gradient norms, and probes at the ends of stages alone. Then four trainings from the base model:
 `none`, `randomised` (each unlearned row is dealt one remedy or none), `sham` and `diagnosed`. A
 quarter as many pages of general text (SciQ's passages) as visits go before fine-tuning.
 Both commands go on where they were stopped.
+
+Expected (seed 0): 166 of 200 trained rows unlearned at the end, 128 of them with a cause. `diagnosed`
+brings back 78, `none` 7, and loses none of 34 learned ones (`none`: 1). In `randomised` 20 of 20
+forgotten rows come back when replayed, 1 of 20 under the sham, 12 of 20 left alone beside them; of
+base conflicts 3 of 10, 2 of 10 and 3 of 10. On 2 CPU cores, beside other work, the run took 13:38
+(min:s) and the arms 31:38.
 """
 
 import importlib.util
 from pathlib import Path
 
 
-def get_config(rows: int = 64, epochs: int = 6):
+def get_config(rows: int = 64, epochs: int = 4):
     """The quick start with more rows, and its arms.
 
     Args:

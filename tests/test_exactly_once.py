@@ -59,6 +59,7 @@ ANYWHERE = ONE_RUN | {
 }
 
 
+@pytest.mark.slow
 def test_one_run_killed_ten_times(finished_run, tiny_arguments, ilp, same_run, tmp_path):
     workdir = tmp_path / "run"
     for moment, killed_at in ONE_RUN.items():

@@ -1,7 +1,8 @@
 """Keeps ``truth.parquet``: what was planted in each row of a planted study.
 
-It is written with the data. Of all that reads a run, only what scores a diagnosis may open it:
-neither signals, rules nor fitted models know of it.
+It is written with the data. Of all that reads a run, only what scores a diagnosis or remedies may
+open it, and the arm that treats planted causes: neither signals, rules nor fitted models know of
+it, nor does any other arm.
 """
 
 from __future__ import annotations

@@ -137,6 +137,7 @@ class Stopped(Exception):
     """The run ends here."""
 
 
+@pytest.mark.slow
 def test_a_run_asks_the_same_options_throughout(words, tmp_path, monkeypatch, capsys):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main(["run", *words(whole)]) == 0, capsys.readouterr().err

@@ -152,6 +152,7 @@ def test_rows_of_drawn_answers(asked, drawn):
         assert row["correct"] == (row["prediction"] == response[row["example_id"]])
 
 
+@pytest.mark.slow
 def test_wrong_greedy_rows_hold_what_is_generated(asked, params, drawn):
     ws, replies = asked
     greedy = pl.from_arrow(drawn[1]).filter(pl.col("mode") == "greedy")
