@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
+import pytest
 
 from ilp_jax.models import weights
 from ilp_jax.stats.reader import read_diagnosis, read_inference, read_stats
@@ -15,6 +16,7 @@ LORA = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters(tiny, tiny_arguments, ilp, same_run, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = ilp("run", *tiny_arguments(whole, *LORA))

@@ -104,6 +104,7 @@ def test_killed_at_random_moments(finished_run, tiny_arguments, ilp, same_run, t
     same_run(finished_run, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_rhythm_of_checkpoints_changes_no_row(
     finished_run, tiny_arguments, ilp, same_run, tmp_path, every

@@ -407,6 +407,7 @@ def test_running_again_does_nothing_and_prints_the_table(finished_run, tiny_argu
     assert capsys.readouterr().out.split() == tables.split() and len(report) == 1
 
 
+@pytest.mark.slow
 def test_each_phase_by_itself_gives_the_same(
     finished_run, tiny_arguments, ilp, tmp_path, same_run, capsys
 ):

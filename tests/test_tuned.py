@@ -138,6 +138,7 @@ MOMENTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moments", [MOMENTS[::4], pytest.param(MOMENTS, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on(asked, pair, ilp, tmp_path, moments):
     """Each moment is the next in the life of one run."""
