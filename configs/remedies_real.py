@@ -11,9 +11,10 @@ Both commands go on where they were stopped.
 
 Expected (seed 0): 166 of 200 trained rows unlearned at the end, 128 of them with a cause.
 `diagnosed` brings back 78, `none` 7, and loses none of 34 learned ones (`none`: 1). In
-`randomised` 20 of 20 forgotten rows come back when replayed, 1 of 20 under the sham, 12 of 20 left
-alone beside them; of base conflicts 3 of 10, 2 of 10 and 3 of 10. On 2 CPU cores, beside other
-work, the run took 13:38 (min:s) and the arms 31:38.
+`randomised` 20 of 20 forgotten rows that were dealt replay come back, and 12 of 20 left alone
+beside them, so that the row's own replay is worth .40; under the sham 1 of 20. Of base conflicts
+3 of 10, 3 of 10 and 2 of 10. On 2 CPU cores, beside other work, the run took 13:38 (min:s) and
+the arms 31:38.
 """
 
 import importlib.util

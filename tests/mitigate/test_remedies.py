@@ -9,8 +9,6 @@ from ilp_jax.mitigate.arms import REMEDIES
 from ilp_jax.mitigate.evidence import judged_wrong
 from ilp_jax.stats.schema import CAUSES
 
-RNG = np.random.default_rng(0)
-
 
 def apply(kind, cause, rows, context):
     return getattr(REMEDIES[cause], kind)(context.base, rows, context, np.random.default_rng(0))

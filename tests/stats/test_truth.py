@@ -64,19 +64,3 @@ def test_only_what_scores_a_diagnosis_opens_the_truth():
     # What scores remedies reads it as well, and the arm that treats planted causes.
     scores = {"analysis/planted.py", "analysis/remedies/load.py", "mitigate/evidence.py"}
     assert found - {"analysis/fitted/worlds.py"} == {"stats/truth.py", *scores}
-
-
-def test_the_truth_is_opened_for_the_oracle_arm_alone():
-    root = Path(ilp_jax.__file__).parent
-    source = (root / "mitigate" / "evidence.py").read_text()
-    assert source.count("read_truth(") == 1
-    assert "read_truth(" in source[source.index("def planted_causes(") :].split("\ndef ")[0]
-    callers = [
-        line.strip()
-        for path in root.rglob("*.py")
-        for line in path.read_text().splitlines()
-        if "planted_causes(" in line and not line.startswith("def ")
-    ]
-    experiment = (root / "mitigate" / "experiment.py").read_text()
-    assert len(callers) == 1 and callers[0] in experiment
-    assert 'if "oracle" in settings["arms"]:' in experiment

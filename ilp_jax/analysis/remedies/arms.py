@@ -42,6 +42,8 @@ def arms(
       * ``net``: recovered less lost, a training, ``value`` and ``interval``; ``over_none``: more
         recovered than by the arm ``none``; ``diagnosed_over``: by how much more the arm
         ``diagnosed`` has of ``net``, in the trainings that have both (None where there are none);
+      * the same with ``_all`` (``recovered_all``, ``lost_all``, ``mended_all``, ``net_all``,
+        ``diagnosed_over_all``): of all trained rows, fillers and rows without a cause among them;
       * ``held_out``: questions never trained, ``gained`` and ``lost``; ``general_loss``.
     """
     found = []
@@ -54,7 +56,12 @@ def arms(
         shares = _outcomes(own, weights_BxU)
         held = own.filter(pl.col("role") == "held_out")
         losses = [one.general[key] for one in runs for key in one.general if key[0] == name]
+        everything = _outcomes(own, weights_BxU, everything=True)
+        drawn_B = _trainings(own, weights_BxU, world_U)
         told = {key: one.told() | {"count": _count(one)} for key, one in shares.items()}
+        told |= {
+            f"{key}_all": one.told() | {"count": _count(one)} for key, one in everything.items()
+        }
         found.append(
             {"arm": name, "trainings": trainings}
             | told
@@ -62,9 +69,11 @@ def arms(
                 "by_cause": _by_cause(own),
                 "deleted": int(own["deleted"].sum()),
                 "deleted_wrongly": _deleted_right(own),
-                "net": _net(shares, trainings, _trainings(own, weights_BxU, world_U)),
+                "net": _net(shares, trainings, drawn_B),
+                "net_all": _net(everything, trainings, drawn_B),
                 "over_none": difference(shares["recovered"], base["recovered"]),
                 "diagnosed_over": _net_over(rows, name, weights_BxU, world_U),
+                "diagnosed_over_all": _net_over(rows, name, weights_BxU, world_U, True),
                 "held_out": {
                     "n": len(held),
                     "gained": int((~held["learned_before"] & held["learned_after"]).sum()),
@@ -87,10 +96,15 @@ def cause_column(rows: pl.DataFrame) -> pl.Expr:
     return pl.when(pl.col("planted").is_not_null()).then("planted").otherwise("cause")
 
 
-def _outcomes(own: pl.DataFrame, weights_BxU: np.ndarray) -> dict[str, Share]:
+def _outcomes(
+    own: pl.DataFrame, weights_BxU: np.ndarray, everything: bool = False
+) -> dict[str, Share]:
+    """What came back and what was lost: of rows that count, or of all that are trained."""
     trained = own.filter(pl.col("role") == "train")
-    unlearned = trained.filter(~pl.col("learned_before"), cause_column(own).is_in(CAUSES))
-    learned = trained.filter("learned_before", "scored", ~pl.col("deleted"))
+    counts = pl.lit(True) if everything else cause_column(own).is_in(CAUSES)
+    unlearned = trained.filter(~pl.col("learned_before"), counts)
+    scored = pl.lit(True) if everything else pl.col("scored")
+    learned = trained.filter("learned_before", scored, ~pl.col("deleted"))
     learned = learned.with_columns(lost=~pl.col("learned_after"))
     asked = unlearned.filter(~pl.col("learned_before_paraphrase"))
     return {
@@ -114,7 +128,11 @@ def _net(shares: dict[str, Share], trainings: int, trainings_B: np.ndarray) -> d
 
 
 def _net_over(
-    rows: pl.DataFrame, name: str, weights_BxU: np.ndarray, world_U: np.ndarray
+    rows: pl.DataFrame,
+    name: str,
+    weights_BxU: np.ndarray,
+    world_U: np.ndarray,
+    everything: bool = False,
 ) -> dict[str, Any] | None:
     """Net of ``diagnosed`` less that of another arm, pairs of a run and seed."""
     key = ["run", "seed"]
@@ -123,7 +141,7 @@ def _net_over(
     if name == DIAGNOSED or pairs.is_empty():
         return None
     sides = [side.join(pairs, on=key, how="semi") for side in sides]
-    outcomes = [_outcomes(side, weights_BxU) for side in sides]
+    outcomes = [_outcomes(side, weights_BxU, everything) for side in sides]
     nets = [_count(one["recovered"]) - _count(one["lost"]) for one in outcomes]
     totals = [one["recovered"].total_B - one["lost"].total_B for one in outcomes]
     trainings_B = _trainings(sides[0], weights_BxU, world_U)

@@ -26,7 +26,7 @@ def compare(runs: Sequence[Tried], resamples: int = RESAMPLES) -> dict[str, Any]
       they are the same), ``arms`` (`arms.arms`), and what they rest on: ``runs``, ``worlds``,
       ``units``, ``seeds`` (trainings of the randomised arm), ``detector``, ``method``,
       ``set_aside`` (unlearned rows that no arm but ``diagnosed`` touches: judged wrong, or
-      without a cause), ``resamples``, ``seed``, ``planted``.
+      without a cause), ``resamples``, ``seed``, ``planted``, ``documents`` (`load.Tried`).
     """
     rows, world_U = pooled(runs)
     weights_BxU = draw(world_U, resamples, SEED).astype("float64")
@@ -50,5 +50,8 @@ def compare(runs: Sequence[Tried], resamples: int = RESAMPLES) -> dict[str, Any]
         "unlearned": len(dealt),
         "resamples": resamples,
         "seed": SEED,
+        "documents": {
+            name: sum(one.documents[name] for one in runs) for name in ("of_rows", "with_answer")
+        },
         "planted": bool(rows["planted"].is_not_null().any()),
     }

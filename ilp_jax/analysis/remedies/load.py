@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ class Tried:
         ``scored``: rows that a planted study makes no more than scenery of (fillers, such as the
         contradicting copies of others) are not.
       general: mean loss of general texts at the end, nats a token; by (arm, seed).
+      documents: how many were told to treated rows (``of_rows``), and how many of them have the
+        recorded answer in their text (``with_answer``); of all arms that say so.
     """
 
     workdir: epath.Path
@@ -38,6 +41,7 @@ class Tried:
     world: str
     rows: pl.DataFrame
     general: dict[tuple[str, int], float]
+    documents: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 def load(workdir: epath.PathLike) -> Tried:
@@ -59,13 +63,17 @@ def load(workdir: epath.PathLike) -> Tried:
     rows = rows.with_columns(scored=pl.col("planted").fill_null("") != FILLER)
     config = files.read_json(workdir / RECORD)["config"]
     world = config.get("world") or {}
-    general = {}
+    general, documents = {}, Counter()
     for name, seed in rows.select("arm", "seed").unique().sort("arm", "seed").iter_rows():
         path = workdir / "arms" / name / str(seed) / "arm.json"
-        if path.exists() and (told := files.read_json(path)).get("general_loss") is not None:
+        told = files.read_json(path) if path.exists() else {}
+        if told.get("general_loss") is not None:
             general[name, seed] = told["general_loss"]
+        if told.get("documents_with_answer") is not None:
+            documents["of_rows"] += told["documents_of_rows"]
+            documents["with_answer"] += told["documents_with_answer"]
     name = f"world {world['seed']}" if world.get("family") else str(workdir)
-    return Tried(workdir, config, name, rows, general)
+    return Tried(workdir, config, name, rows, general, documents)
 
 
 def pooled(runs: Sequence[Tried]) -> tuple[pl.DataFrame, np.ndarray]:

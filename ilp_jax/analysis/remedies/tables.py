@@ -85,12 +85,11 @@ def _diagonal(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _arms(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = titled("Whole trainings at the same number of updates")
-    columns = ("recovered", "on a paraphrase", "lost", "deleted", "net", "general text")
+    columns = ("recovered", "on a paraphrase", "lost", "deleted", "net", "net, all rows", "general")
     table.add_column("arm")
     for name in columns:
         table.add_column(name, justify="right")
     for one in rows:
-        low_high = one["net"]["interval"]
         deleted = one["deleted"] / one["trainings"]
         wrongly = one["deleted_wrongly"]
         table.add_row(
@@ -100,11 +99,16 @@ def _arms(rows: Sequence[Mapping[str, Any]]) -> Table:
             _share(one["lost"]),
             f"{deleted:.0f}"
             + (f" ({wrongly / one['trainings']:.0f} right)" if wrongly is not None else ""),
-            f"{one['net']['value']:.0f}"
-            + (f" [{low_high[0]:.0f}, {low_high[1]:.0f}]" if low_high else ""),
+            _net(one["net"]),
+            _net(one["net_all"]),
             "-" if one["general_loss"] is None else f"{one['general_loss']:.2f}",
         )
     return table
+
+
+def _net(one: Mapping[str, Any]) -> str:
+    low_high = one["interval"]
+    return f"{one['value']:.0f}" + (f" [{low_high[0]:.0f}, {low_high[1]:.0f}]" if low_high else "")
 
 
 def _share(one: Mapping[str, Any]) -> str:

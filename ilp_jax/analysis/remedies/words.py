@@ -36,7 +36,8 @@ def headline(found: Mapping[str, Any]) -> str:
         own, none = arms[DIAGNOSED]["recovered"], arms[NONE]["recovered"]
         over, lost = arms[DIAGNOSED]["over_none"], arms[DIAGNOSED]["lost"]
         return (
-            f"Treated by diagnosed cause, {_of(own)} unlearned rows came back, "
+            f"Treated by diagnosed cause, {_of(own)} unlearned rows with a "
+            f"{'planted' if found['planted'] else 'diagnosed'} cause came back, "
             f"{_percent(none['share'])} without treatment at the same number of updates: "
             f"{_points(over)}; {_of(lost)} learned rows were lost "
             f"({_percent(arms[NONE]['lost']['share'])} without)."
@@ -99,8 +100,20 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     if found["planted"]:
         lines.append(
             "Planted study: shares of arms are of rows in which a cause was planted, whatever was "
-            "diagnosed; fillers, such as planted wrong copies, are left out of matrix and losses."
+            "diagnosed; fillers, such as planted wrong copies, are left out of matrix and losses "
+            "unless all rows are named."
         )
+    if found["documents"]["of_rows"]:
+        told = found["documents"]
+        lines.append(
+            f"Of {told['of_rows']} documents told to treated rows {told['with_answer']} have the "
+            "recorded answer in their text."
+        )
+    lines.append(
+        "Rows that an arm deletes on purpose do not count as lost. A sham is another training, so "
+        "what is over it holds all that the other rows' treatments do; what is over the rows left "
+        "alone is the row's own treatment within one training."
+    )
     return lines
 
 
@@ -123,15 +136,20 @@ def _of_cause(one: Mapping[str, Any]) -> str:
 
 
 def _against(arm: Mapping[str, Any]) -> str:
-    over = arm["diagnosed_over"]
+    """Both counts: which rows are left out may decide who is ahead."""
+    counted, everything = arm["diagnosed_over"], arm["diagnosed_over_all"]
+    return (
+        f"Recovered less lost, a training, diagnosed causes against the arm "
+        f"{arm['arm'].replace('_', ' ')} in the same runs: {_rows(counted)} of rows that count, "
+        f"{_rows(everything)} of all trained rows."
+    )
+
+
+def _rows(over: Mapping[str, Any]) -> str:
     unclear = ""
     if over["interval"] is None or over["interval"][0] <= 0 <= over["interval"][1]:
         unclear = ", which can't be told from none"
-    return (
-        f"Recovered less lost, a training: by diagnosed causes {over['value']:+.0f} against the "
-        f"arm {arm['arm'].replace('_', ' ')} in the same runs (95% interval "
-        f"{_pair(over['interval'])}){unclear}."
-    )
+    return f"{over['value']:+.0f} (95% interval {_pair(over['interval'])}{unclear})"
 
 
 def _of(one: Mapping[str, Any]) -> str:

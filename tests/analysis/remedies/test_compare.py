@@ -164,7 +164,11 @@ def test_the_headline_gives_the_difference_with_its_interval():
             more = {"cause": CAUSES[0], "remedy": arm, "learned_after": i < share}
             rows.append(row(arm, i, **more))
     told = words.headline(compare([tried(rows)]))
-    assert "40 of 50 (80%)" in told and "20% without" in told and "+60 points (95%" in told
+    assert (
+        "40 of 50 (80%) unlearned rows with a diagnosed cause" in told
+        and "20% without" in told
+        and "+60 points (95%" in told
+    )
 
 
 def test_fillers_count_in_a_matrix_of_their_own():
@@ -187,3 +191,21 @@ def test_an_arm_of_one_world_alone_is_counted_by_its_own_trainings():
     assert net["epochs"]["value"] == net["none"]["value"] == 15
     low, high = net["epochs"]["interval"]
     assert 10 <= low < 15 < high <= 20
+
+
+def test_what_is_left_out_is_told_beside_what_counts():
+    """An arm may be ahead among rows that count, and behind among all that are trained."""
+    rows = []
+    for i in range(40):
+        filler = i >= 20
+        for arm in ("diagnosed", "epochs"):
+            after = (arm == "diagnosed") != filler
+            more = {"cause": CAUSES[0], "planted": "filler" if filler else CAUSES[0]}
+            rows.append(row(arm, i, scored=not filler, learned_after=after, **more))
+    found = {one["arm"]: one for one in compare([tried(rows)])["arms"]}
+    assert found["epochs"]["diagnosed_over"]["value"] == 20
+    assert found["epochs"]["diagnosed_over_all"]["value"] == 0
+    assert found["diagnosed"]["net_all"]["value"] == found["epochs"]["net_all"]["value"] == 20
+    told = " ".join(words.sentences(compare([tried(rows)])))
+    assert "in the same runs: +20 (95% interval " in told and ") of rows that count, +0 (" in told
+    assert "can't be told from none) of all trained rows" in told
