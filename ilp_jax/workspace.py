@@ -95,6 +95,18 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
     )
 
 
+def anchored(ws: Workspace, decay: float) -> Workspace:
+    """A workspace whose training is pulled towards where it starts.
+
+    Args:
+      ws: the workspace.
+      decay: see ``train.optim.towards_start``.
+    """
+    optimizer = make_optimizer(ws.config.train, decay)
+    programs = make_programs(ws.decoder, optimizer, ws.config.train.loss_normalization)
+    return dataclasses.replace(ws, optimizer=optimizer, programs=programs)
+
+
 def make_decoder(config: ConfigDict, path: str, lora: LoraConfig | None = None) -> Decoder:
     """The model at a path, as the config computes it; its weights are not read.
 

@@ -12,7 +12,7 @@ from ilp_jax.stats.schema import CAUSES
 ARMS = (
     *("none", "randomised", "sham", "diagnosed", "oracle", "random"),
     *CAUSES,
-    *("masked", "relabel", "buckets", "resample"),
+    *("masked", "relabel", "buckets", "weighted", "resample", "progressive"),
     *("epochs", "oversample_all", "shuffle"),
 )
 """The arms of `ilp mitigate`; see ``mitigate.arms``."""
@@ -29,8 +29,9 @@ def mitigate_fields() -> ConfigDict:
     # 'sham' (the same with shams), 'diagnosed', 'oracle' (planted studies alone), 'random' (a
     # remedy drawn for each row), a cause (its remedy for every unlearned row), 'masked' (that of
     # missing_knowledge with the answers blotted out), 'relabel' and 'buckets' (other remedies of
-    # contradictions), 'resample' (rows are replayed when they are seen to fall), 'epochs',
-    # 'oversample_all' and 'shuffle'.
+    # contradictions), 'weighted' (contested rows weigh more, under a pull towards the base model),
+    # 'resample' (rows are replayed when they are seen to fall), 'progressive' (stages go on while
+    # their loss falls), 'epochs', 'oversample_all' and 'shuffle'.
     mitigate.arms = ("none", "randomised", "sham", "diagnosed", "random", *CAUSES, *ARMS[-3:])
     # Trainings of each arm; the k-th has the run's seed + 1000 k, and draws anew.
     mitigate.seeds = 1
@@ -68,6 +69,18 @@ def mitigate_fields() -> ConfigDict:
     # resample: updates between looks at what has fallen by relapse; a tenth of the fine-tuning
     # where that is less. The study, section 4.4.
     mitigate.resample_every = 500
+    # weighted: strength of the pull towards the base model, times the learning rate, per update
+    # (L2-SP, arXiv:1802.01483). Ours.
+    mitigate.anchor_decay = 0.1
+    # progressive: a stage ends when an epoch lowers the mean loss of its rows, in nats a token, by
+    # less than this; the study's delta (arXiv:2604.10079, equation 7). At most so many epochs
+    # beyond the run's, at this fraction of the stage's peak rate; both ours.
+    mitigate.delta = 0.01
+    mitigate.further_epochs = 8
+    mitigate.further_rate = 0.25
+    # A JSONL file of what rows rest on, {"example_id": ..., "question": ..., "answer": ...} and
+    # optionally "text", which tells it: rows named there are asked these; '' = none.
+    mitigate.prerequisites = ""
     # A JSONL file of judged rows, {"example_id": ..., "wrong": true or false}: overrides the
     # judge of contradicting rows; '' = none.
     mitigate.verdicts = ""
@@ -92,4 +105,7 @@ RANGE = {
     "mitigate.relapse": (0, 1),
     "mitigate.resample_every": (1, math.inf),
     "mitigate.visits": (1, math.inf),
+    "mitigate.anchor_decay": (0, math.inf),
+    "mitigate.further_epochs": (0, math.inf),
+    "mitigate.further_rate": (TINY, 1),
 }

@@ -16,10 +16,14 @@ from a budget, random learned rows and general texts fill what is left. Arms:
 * ``masked``: the remedy of missing knowledge for all unlearned rows, their recorded answers blotted
   out of the documents: what comes back then came not from reading the answer;
 * ``relabel``, ``buckets``: rows that contradict each other are all trained on the answer that most
-  of their rows have (the base model's, where as many have another), or kept out of each other's
-  mini-batches;
+  of their rows have (where as many have another, the library's or the base model's), or kept out
+  of each other's mini-batches;
+* ``weighted``: rows that the base model contests weigh more, and the training is pulled towards
+  the base model (``base_conflict``);
 * ``resample``: every so many updates, rows whose probability has fallen since their best get the
   further visits of the next part (``resample``; the study's dynamic resampling);
+* ``progressive``: each stage goes on epoch by epoch while its loss falls (``progressive``; the
+  study's growing number of epochs); no documents, and as many updates as that takes;
 * ``epochs``, ``oversample_all``: the whole budget, documents' part included, as more passes over
   everything, or as more visits to all unlearned rows;
 * ``shuffle``: each row's visits spread over all stages (the study's global shuffle, with the
@@ -57,7 +61,14 @@ REMEDIES: Mapping[str, ModuleType] = {
     "insufficient_training": insufficient_training,
 }
 """By the cause that each is the remedy of."""
+OF_ALL = {
+    "relabel": data_conflict.relabel,
+    "buckets": data_conflict.buckets,
+    "weighted": base_conflict.weighted,
+}
+"""What else may be done, to every row that it fits; by the arm's name."""
 NONE, SHAM, RANDOMISED, MASKED = "none", "sham", "randomised", "masked"
+WEIGHTED, PROGRESSIVE = "weighted", "progressive"
 MASK = "___"
 ONLY_ROWS = ("epochs", "oversample_all")
 """Arms without documents: their part of the budget becomes visits."""
@@ -109,8 +120,8 @@ def make_arm(
     plan, treated = treat(plan, assigned, context, rng, name == SHAM)
     if name == MASKED:
         plan = _masked(plan, context)
-    if name in data_conflict.OF_GROUPS:
-        plan, treated = data_conflict.OF_GROUPS[name](plan, context)
+    if name in OF_ALL:
+        plan, treated = OF_ALL[name](plan, context)
     return Arm(
         name=name,
         seed=(seed + SEED_STEP * (number + 1)) % 2**32,
@@ -195,6 +206,8 @@ def _within_budget(name: str, plan: Plan, context: Context, rng: np.random.Gener
     wanted_S = np.rint(base.visits_S * (1 + settings["extra_visits"])).astype(int)
     pages = n_pages(context)
     fill = context.evidence.learned
+    if name == PROGRESSIVE:
+        return plan  # as many updates as it takes
     if name in ONLY_ROWS:
         # The documents' part goes to the stages, by their visits.
         wanted_S = np.rint(wanted_S * (1 + pages / (wanted_S * base.epochs_S).sum()))

@@ -1,9 +1,9 @@
 """Remedy of a data conflict: the row that is judged wrong is deleted.
 
-The judge: a person's verdict; else the base model's firm belief, where it is one of the
-answers; else the row that is treated has the benefit of the doubt. Copies of one answer are
-no independent witnesses, so they are not counted. A row that is judged wrong is itself deleted:
-it is mended by being gone, and does not count as recovered.
+The judge: a person's verdict; else the library's word, else the base model's firm belief, where
+it is one of the answers; else the row that is treated has the benefit of the doubt. Copies of one
+answer are no independent witnesses, so they are not counted. A row that is judged wrong is itself
+deleted: it is mended by being gone, and does not count as recovered.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def sham(plan: Plan, rows: Sequence[int], context: Context, rng: np.random.Gener
 def relabel(plan: Plan, context: Context) -> Treated:
     """All rows of a group get the answer that most of its rows have.
 
-    Where several answers have as many rows, the one that the base model firmly gives; where that
-    is none of them, the group stays as it is.
+    Where several answers have as many rows, the one that the library bears out or the base model
+    firmly gives; where that is none of them, the group stays as it is.
 
     Args:
       plan: the plan so far.
@@ -61,8 +61,8 @@ def relabel(plan: Plan, context: Context) -> Treated:
     for group in linked(evidence.rivals, evidence.rivals):
         counts = Counter(evidence.responses[row] for row in group)
         most = [answer for answer, n in counts.items() if n == max(counts.values())]
-        believed = {evidence.base_answer_N[row] for row in group}
-        most = [answer for answer in most if answer in believed] if len(most) > 1 else most
+        said = {evidence.witness(row) for row in group}
+        most = [answer for answer in most if answer in said] if len(most) > 1 else most
         if len(most) == 1:
             text = next(
                 context.examples[row].response
@@ -89,14 +89,10 @@ def buckets(plan: Plan, context: Context) -> Treated:
     return dataclasses.replace(plan, apart=groups), members & set(evidence.unlearned.tolist())
 
 
-OF_GROUPS = {"relabel": relabel, "buckets": buckets}
-"""What else may be done about contradictions, to all rows of them; by the arm's name."""
-
-
 def _standing(row: int, context: Context) -> tuple:
     """Rows that are sure to be right first, then those with more visits in the run."""
     evidence = context.evidence
-    believed = evidence.base_answer_N[row] == evidence.responses[row]
-    sure = evidence.wrong.get(row) is False or (row not in evidence.wrong and believed)
+    borne_out = evidence.witness(row) == evidence.responses[row]
+    sure = evidence.wrong.get(row) is False or (row not in evidence.wrong and borne_out)
     visits = int((context.base.visits_SxN[:, row] * context.base.epochs_S).sum())
     return not sure, -visits, int(evidence.ids_N[row])

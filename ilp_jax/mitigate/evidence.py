@@ -13,8 +13,10 @@ from etils import epath
 
 from ilp_jax import files
 from ilp_jax.analysis.causes import insufficient_training
+from ilp_jax.data.examples import Example
 from ilp_jax.detect.normalise import normalise
 from ilp_jax.errors import UserError
+from ilp_jax.mitigate.library import Library
 from ilp_jax.stats import reader
 from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
 from ilp_jax.stats.truth import read_truth
@@ -40,6 +42,8 @@ class Evidence:
       short_N: whether its training was too short for it, by the test of the diagnosis
         (``analysis.causes.insufficient_training``): rare, or still improving.
       wrong: index of a row -> whether a person judged its recorded answer wrong.
+      told: index of a row that others contradict -> which of their answers, normalised, the
+        library bears out; absent where it says nothing.
       responses: the recorded answers, normalised.
     """
 
@@ -55,6 +59,11 @@ class Evidence:
     short_N: np.ndarray
     wrong: Mapping[int, bool]
     responses: tuple[str, ...]
+    told: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    def witness(self, row: int) -> str:
+        """What the library, else the base model's firm belief says of a row; '' for nothing."""
+        return self.told.get(row) or self.base_answer_N[row]
 
     @property
     def learned(self) -> np.ndarray:
@@ -117,6 +126,9 @@ def read_evidence(workdir: epath.Path, config: Mapping[str, Any]) -> Evidence:
 def judged_wrong(row: int, evidence: Evidence) -> bool:
     """Whether a row's recorded answer, and not that of its rivals, is judged wrong.
 
+    Witnesses, the first that says something counts: a person's verdicts, the library, the base
+    model's firm belief.
+
     Args:
       row: its index.
       evidence: the run's.
@@ -128,10 +140,27 @@ def judged_wrong(row: int, evidence: Evidence) -> bool:
         return True
     if rivals and all(evidence.wrong.get(other) for other in rivals):
         return False
-    believed = evidence.base_answer_N[row]
-    if not believed or believed == evidence.responses[row]:
+    said = evidence.witness(row)
+    if not said or said == evidence.responses[row]:
         return False
-    return any(evidence.responses[other] == believed for other in rivals)
+    return any(evidence.responses[other] == said for other in rivals)
+
+
+def with_library(evidence: Evidence, examples: Sequence[Example], library: Library) -> Evidence:
+    """The evidence and what a library says of rows that contradict each other.
+
+    Args:
+      evidence: of a run.
+      examples: the run's.
+      library: is asked which of the recorded answers it bears out.
+    """
+    told = {}
+    for row, rivals in evidence.rivals.items():
+        answers = dict.fromkeys(examples[one].response for one in (row, *rivals))
+        said = normalise(library.says(examples[row], tuple(answers)))
+        if said:
+            told[row] = said
+    return dataclasses.replace(evidence, told=told)
 
 
 def diagnosed(

@@ -32,10 +32,12 @@ from ilp_jax.mitigate.evidence import (
     linked,
     planted_causes,
     read_evidence,
+    with_library,
 )
 from ilp_jax.mitigate.library import Fact, Library
 from ilp_jax.mitigate.passages import PassageLibrary
 from ilp_jax.mitigate.plan import Document, plan_of
+from ilp_jax.mitigate.prerequisites import Prerequisites
 from ilp_jax.mitigate.train_arm import (
     ARM,
     FOLDER,
@@ -78,6 +80,7 @@ def context_of(session: Session) -> Context:
     if not evidence.unlearned_N.any():
         raise UserError(ws.workdir, "has no unlearned rows to mend", "be glad")
     library = library_of(ws)
+    evidence = with_library(evidence, ws.data.examples, library)
     facts = {row: library.facts(ws.data.examples[row]) for row in evidence.unlearned.tolist()}
     return Context(
         base=plan_of(ws.data),
@@ -116,14 +119,19 @@ def library_of(ws: Workspace) -> Library:
     """Where a run's remedies take their texts from: its world, or passages.
 
     Raises:
-      UserError: ``mitigate.library`` is no folder of texts, or no general text is installed.
+      UserError: ``mitigate.library`` is no folder of texts, no general text is installed, or
+        ``mitigate.prerequisites`` is wrong.
     """
+    settings = ws.config.mitigate
     if ws.config.world.family:
         world = make_world(ws.config)
-        return WorldLibrary(world.facts, world.taught)
-    settings = ws.config.mitigate
-    words = max(settings.page_tokens * 3 // 4, 8)  # of English, a word has about 4/3 tokens
-    return PassageLibrary(ws.data.examples, settings.library, words)
+        library: Library = WorldLibrary(world.facts, world.taught)
+    else:
+        words = max(settings.page_tokens * 3 // 4, 8)  # of English, a word has about 4/3 tokens
+        library = PassageLibrary(ws.data.examples, settings.library, words)
+    if settings.prerequisites:
+        return Prerequisites(settings.prerequisites, ws.data.examples, library)
+    return library
 
 
 def asked_of(ws: Workspace) -> StudyData:

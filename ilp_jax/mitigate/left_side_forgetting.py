@@ -1,10 +1,10 @@
 """Remedy of left-side forgetting: the row is replayed in every stage after its last.
 
 Local, unlike the study's global shuffle (arXiv:2604.10079, section 4.4; the arm ``shuffle``):
-stages and their learning-rate cycles stay as they are. Only rows that are being erased are
-replayed: learned in part at the end of their own stage (``diagnose.learned_probability``), and
-since then fallen by ``mitigate.relapse`` of that. A row that was never learned has nothing to
-keep.
+stages and their learning-rate cycles stay as they are. Replayed are rows of this diagnosis, and of
+the others those that are being erased: learned in part at the end of their own stage
+(``diagnose.learned_probability``), and since then fallen by ``mitigate.relapse`` of that. A row
+that was never learned has nothing to keep.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 
 from ilp_jax.mitigate.context import Context, Treated, others
 from ilp_jax.mitigate.plan import Plan, more
+
+CAUSE = "left_side_forgetting"
 
 
 def treat(plan: Plan, rows: Sequence[int], context: Context, rng: np.random.Generator) -> Treated:
@@ -35,7 +37,9 @@ def sham(plan: Plan, rows: Sequence[int], context: Context, rng: np.random.Gener
 
 
 def erased(row: int, context: Context) -> bool:
-    """Whether a row was learned in part in its own stage, and has lost some of that since."""
+    """Whether a row is diagnosed so, or was learned in part in its own stage and has lost some."""
+    if context.evidence.cause_N[row] == CAUSE:
+        return True
     learned = context.evidence.kept_N[row] >= context.thresholds["learned_probability"]
     return bool(learned and context.evidence.drop_N[row] >= context.settings["relapse"])
 

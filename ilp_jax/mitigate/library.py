@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,9 @@ class Library(Protocol):
 
     def facts(self, example: Example) -> tuple[Fact, ...]:
         """What an example's answer rests on, as far as the library knows."""
+
+    def says(self, example: Example, answers: Sequence[str]) -> str:
+        """Which of these answers to an example's question it bears out, alone; '' for none."""
 
     def tell(self, fact: Fact, rng: np.random.Generator) -> str:
         """A text that tells a fact, never in the words of the question."""

@@ -13,6 +13,7 @@ from ilp_jax import files
 from ilp_jax.data import packaged
 from ilp_jax.data.conversation import plain_prompt
 from ilp_jax.data.examples import Example
+from ilp_jax.detect.normalise import normalise
 from ilp_jax.detect.variants import split
 from ilp_jax.errors import UserError
 from ilp_jax.mitigate.library import Fact
@@ -68,6 +69,12 @@ class PassageLibrary:
             best = np.argsort(-scores, kind="stable")[:_FOUND]
             parts = [self._general[i] for i in best if scores[i] > 0]
         return tuple(Fact(part) for part in parts)
+
+    def says(self, example: Example, answers: Sequence[str]) -> str:
+        """The only one of the answers that stands in the example's own passages."""
+        text = f" {normalise(' '.join(example.knowledge))} "
+        found = [one for one in answers if f" {normalise(one)} " in text]
+        return found[0] if len(found) == 1 else ""
 
     def tell(self, fact: Fact, rng: np.random.Generator) -> str:
         """The part itself."""

@@ -19,13 +19,11 @@ import numpy as np
 from ilp_jax import files
 from ilp_jax.data.study import Stage, StudyData
 from ilp_jax.mitigate.arms import Arm
+from ilp_jax.mitigate.looks import PARTS, look
 from ilp_jax.train import loop
-from ilp_jax.train.probe import probe
-from ilp_jax.train.schedule import total_steps
 from ilp_jax.workspace import Workspace
 
 NAME = "resample"
-PARTS = "parts.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,14 +159,10 @@ def _probability(ws: Workspace, params: Any, run: StudyData, stages: Sequence[St
     """Mean probability a token of every row that was trained so far, 0 of the others. [N]"""
     n = len(run.examples)
     rows = np.unique(np.concatenate([stage.rows for stage in stages]))
-    rows = rows[rows < n]  # not the documents
-    step = total_steps(ws.data, ws.config.train.batch_size)
-    place = {"stage": len(stages), "epoch": 1, "step": step}
+    seen = look(ws, params, rows[rows < n])  # not the documents
     at = {one: i for i, one in enumerate(run.example_ids.tolist())}
     found_N = np.zeros(n)
-    for columns in probe(ws, params, rows, with_norms=False, **place):
-        ids = columns["example_id"].tolist()
-        found_N[[at[one] for one in ids]] = columns["prob_mean"]
+    found_N[[at[one] for one in seen["example_id"].tolist()]] = seen["prob_mean"]
     return found_N
 
 

@@ -18,13 +18,13 @@ from ilp_jax.data.study import StudyData
 from ilp_jax.data.tables import write_examples, write_plan
 from ilp_jax.detect.normalise import normalise
 from ilp_jax.detect.point import Point, ask_point
-from ilp_jax.mitigate import resample
+from ilp_jax.mitigate import progressive, resample
 from ilp_jax.mitigate.arm_data import arm_config, arm_data, originals
-from ilp_jax.mitigate.arms import SHAM, Arm
+from ilp_jax.mitigate.arms import PROGRESSIVE, SHAM, WEIGHTED, Arm
 from ilp_jax.train import loop
 from ilp_jax.train.schedule import total_steps
 from ilp_jax.train.step import in_microbatches
-from ilp_jax.workspace import Workspace
+from ilp_jax.workspace import Workspace, anchored
 
 FOLDER = "arms"
 ARM = "arm.json"
@@ -52,7 +52,11 @@ def identity(arm: Arm, ws: Workspace) -> str:
     """All that an arm's result rests on, as a hash."""
     config = to_dict(arm_config(ws.config, arm))
     mitigate = config.pop("mitigate")
-    looks = [mitigate["resample_every"], mitigate["relapse"]]
+    own = {
+        resample.NAME: [mitigate["resample_every"], mitigate["relapse"]],
+        PROGRESSIVE: [mitigate[name] for name in ("delta", "further_epochs", "further_rate")],
+        WEIGHTED: [mitigate["anchor_decay"]],
+    }
     plan = arm.plan
     return run_record.hash_config(
         {
@@ -62,7 +66,7 @@ def identity(arm: Arm, ws: Workspace) -> str:
             "epochs": plan.epochs_S.tolist(),
             **({"relabelled": sorted(plan.relabelled.items())} if plan.relabelled else {}),
             **({"apart": plan.apart} if plan.apart else {}),
-            **({"resample": looks} if arm.name == resample.NAME else {}),
+            **({arm.name: own[arm.name]} if arm.name in own else {}),
             "pages": [[one.text for one in page] for page in plan.pages],
         }
     )
@@ -98,6 +102,8 @@ def train_arm(
     config = arm_config(ws.config, arm)
     data = arm_data(arm, ws.data, config, ws.tokenizer)
     own = dataclasses.replace(ws, config=config, workdir=folder, data=data)
+    if arm.name == WEIGHTED:
+        own = anchored(own, config.mitigate.anchor_decay)
     start, hashed = time.monotonic(), identity(arm, ws)
     with run_record.locked(folder):
         run_record.open_run(
@@ -113,6 +119,10 @@ def train_arm(
         if arm.name == resample.NAME:
             fill = sorted(arm.fill)
             own, params = resample.train(own, arm, ws.data, fill, load_base)
+            data = own.data
+            write_plan(folder / "plan.parquet", data, config.seed)
+        elif arm.name == PROGRESSIVE:
+            own, params = progressive.train(own, load_base)
             data = own.data
             write_plan(folder / "plan.parquet", data, config.seed)
         else:

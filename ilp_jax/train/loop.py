@@ -24,7 +24,7 @@ from ilp_jax.stats.writer import StatsWriter, compact, discard_after
 from ilp_jax.train.checkpoint import BestCheckpoint, Checkpoints
 from ilp_jax.train.metrics import MetricsLog
 from ilp_jax.train.milestones import Milestones
-from ilp_jax.train.optim import learning_rate
+from ilp_jax.train.optim import learning_rate, renewed
 from ilp_jax.train.probe import columns_of
 from ilp_jax.train.schedule import Place, places, total_steps
 from ilp_jax.train.step import TrainState, in_microbatches, init_state
@@ -163,7 +163,8 @@ def at_stage_start(ws: Workspace, state: TrainState, place: Place) -> TrainState
     """Fresh optimiser moments where a stage begins and asks for them."""
     if place.step_in_stage or place.stage.config.optimizer_state == "keep" or place.step == 1:
         return state
-    return state.replace(opt_state=jax.jit(ws.optimizer.init)(state.params))
+    renew = jax.jit(renewed, static_argnums=0)
+    return state.replace(opt_state=renew(ws.optimizer, state.opt_state, state.params))
 
 
 @dataclasses.dataclass(frozen=True)

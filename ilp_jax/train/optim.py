@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
 
-def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
+class AnchorState(NamedTuple):
+    """What `towards_start` pulls to.
+
+    Attributes:
+      anchor: the parameters before the first update.
+    """
+
+    anchor: Any
+
+
+def make_optimizer(train: ConfigDict, anchor_decay: float = 0.0) -> optax.GradientTransformation:
     """AdamW (arXiv 1711.05101) after clipping by the batch gradient's global norm.
 
     The learning rate is left to the caller, because each stage has a cycle of its own while
@@ -18,6 +30,7 @@ def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
 
     Args:
       train: the config's ``train`` section.
+      anchor_decay: of `towards_start`; 0 for none.
     """
     transforms = []
     if train.clip_norm > 0:
@@ -25,7 +38,49 @@ def make_optimizer(train: ConfigDict) -> optax.GradientTransformation:
     transforms.append(optax.scale_by_adam(b1=train.b1, b2=train.b2, eps=train.eps))
     if train.weight_decay > 0:
         transforms.append(optax.add_decayed_weights(train.weight_decay, mask=_is_matrix))
+    if anchor_decay > 0:
+        transforms.append(towards_start(anchor_decay))
     return optax.chain(*transforms)
+
+
+def towards_start(decay: float) -> optax.GradientTransformation:
+    """Pulls the parameters towards those before the first update.
+
+    The penalty (decay / 2) ||theta - theta_0||^2 (L2-SP, arXiv:1802.01483, equation 3), decoupled
+    from the moments as AdamW's weight decay is. Its state survives `renewed`.
+
+    Args:
+      decay: strength, per learning rate and update.
+    """
+
+    def init(params):
+        return AnchorState(jax.tree.map(jnp.copy, params))
+
+    def update(directions, state, params=None):
+        pulled = jax.tree.map(
+            lambda d, p, start: d + decay * (p - start), directions, params, state.anchor
+        )
+        return pulled, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def renewed(
+    optimizer: optax.GradientTransformation, state: optax.OptState, params: Any
+) -> optax.OptState:
+    """Fresh moments; what the parameters are pulled to stays.
+
+    Args:
+      optimizer: of `make_optimizer`.
+      state: the optimiser's so far.
+      params: the parameters now.
+    """
+
+    def kept(new, old):
+        return old if isinstance(old, AnchorState) else new
+
+    fresh = optimizer.init(params)
+    return jax.tree.map(kept, fresh, state, is_leaf=lambda x: isinstance(x, AnchorState))
 
 
 def _is_matrix(params):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ilp_jax.data.examples import Example
@@ -24,6 +26,11 @@ class WorldLibrary:
 
     def __init__(self, facts: Facts, taught: Taught):
         self._facts, self._taught = facts, taught
+        # Who leads to a value by a fact that the base model was asked about.
+        self._led: dict[tuple[int, int], list[int]] = {}
+        for e in facts.whole:
+            for r in range(facts.sizes.n_two_hop):
+                self._led.setdefault((r, int(facts.value_ExR[e, r])), []).append(e)
 
     def facts(self, example: Example) -> tuple[Fact, ...]:
         """The facts that a question goes through, by the words that it has."""
@@ -44,9 +51,29 @@ class WorldLibrary:
             found.append(self._property(r, int(self._facts.value_ExR[e, r])))
         return tuple(found)
 
+    def says(self, example: Example, answers: Sequence[str]) -> str:
+        """What is true of the question, where it is among the answers."""
+        found = self.facts(example)
+        if any(part in words.PROPERTY for part in example.prompt.split()):
+            found = found[-1:]
+        true = " ".join(fact.answer for fact in found)
+        return true if true in answers else ""
+
     def tell(self, fact: Fact, rng: np.random.Generator) -> str:
-        """A statement: one of its templates and names of the relation."""
+        """A statement: one of its templates and names of the relation.
+
+        Every other text about a property goes to it through a person whose fact leads there:
+        a base model that is told it by itself alone does not use it in questions of two hops.
+        """
         kind, who, relation = fact.key.split()
+        if kind == "property" and rng.random() < 0.5:
+            r, v = int(relation), int(who.rsplit("_", 1)[1])
+            people = self._led.get((r, v), [])
+            if people:
+                template, name = _one(words.TWO_HOP, rng), _one(words.PROPERTY, rng)
+                e = words.entity(_one(people, rng))
+                question = template.format(p=name, r=_one(words.synonyms(r), rng), e=e)
+                return f"{question} {fact.answer}"
         names = words.PROPERTY if kind == "property" else words.synonyms(int(relation))
         return _one(words.STATEMENTS, rng).format(r=_one(names, rng), e=who, v=fact.answer)
 

@@ -17,13 +17,18 @@ def arm(name, context, number=0):
     return make_arm(name, number, context, 7, planted)
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", [name for name in ARMS if name != "progressive"])
 def test_every_arm_makes_as_many_updates(name, context):
     found, base = arm(name, context), context.base
     wanted = round(base.total_visits * 1.25) + base.total_visits
     visits = found.plan.total_visits + len(found.plan.pages)
     assert abs(visits - wanted) <= 0.02 * wanted
     assert bool(found.plan.pages) == (name not in ("epochs", "oversample_all"))
+
+
+def test_progressive_epochs_start_from_the_run_as_it_was(context):
+    found = arm("progressive", context)
+    assert (found.plan.visits_SxN == context.base.visits_SxN).all() and not found.plan.pages
 
 
 def test_arms_are_pure_functions(context):

@@ -156,7 +156,7 @@ def test_another_plan_is_not_mixed_with_what_is_trained(mitigated, ilp):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["diagnosed", "resample"])
+@pytest.mark.parametrize("name", ["diagnosed", "resample", "progressive"])
 def test_a_killed_arm_goes_on_and_ends_the_same(name, mitigated, ilp, tmp_path):
     arms = f"--config.mitigate.arms={name}"
     folders = [tmp_path / "killed", tmp_path / "whole"]
@@ -183,6 +183,7 @@ def test_other_remedies_of_groups_and_of_the_whole(mitigated, ilp, tmp_path):
         "masked",
         "relabel",
         "buckets",
+        "weighted",
         "resample",
         "shuffle",
         "epochs",
@@ -204,6 +205,42 @@ def test_other_remedies_of_groups_and_of_the_whole(mitigated, ilp, tmp_path):
         assert ids <= set(plans[name]["example_id"])
     arm = json.loads((folder / "arms" / "masked" / "1000" / "arm.json").read_text())
     assert arm["documents_of_rows"] and not arm["documents_with_answer"]
+
+
+@pytest.mark.slow
+def test_weight_and_pull_hold_the_general_text_where_it_was(mitigated, ilp, tmp_path):
+    losses = {}
+    for decay in ("0.0001", "10"):
+        folder = tmp_path / decay
+        shutil.copytree(mitigated, folder)
+        strength = f"--config.mitigate.anchor_decay={decay}"
+        arms = "--config.mitigate.arms=weighted"
+        done = ilp("mitigate", "--workdir", folder, arms, *OF_WORLD, strength)
+        assert done.returncode == 0, done.stderr
+        about = json.loads((folder / "arms" / "weighted" / "1000" / "arm.json").read_text())
+        losses[decay] = about["general_loss"]
+    assert losses["10"] < losses["0.0001"]
+
+
+@pytest.mark.slow
+def test_stages_go_on_while_their_loss_falls(mitigated, ilp, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(mitigated, folder)
+    arms = "--config.mitigate.arms=none,progressive"
+    most = "--config.mitigate.further_epochs=2"
+    done = ilp("mitigate", "--workdir", folder, arms, *OF_WORLD, most)
+    assert done.returncode == 0, done.stderr
+    own = folder / "arms" / "progressive" / "1000"
+    losses = json.loads((own / "parts.json").read_text())["losses"]
+    assert len(losses) == 3 and all(1 <= len(one) <= 3 for one in losses)
+    stats = pl.concat(map(pl.read_parquet, (own / "stats").glob("*.parquet")))
+    plan = pl.read_parquet(folder / "plan.parquet")
+    epochs = json.loads((folder / "run.json").read_text())["config"]["stages"]
+    visits = 0
+    for one, name in zip(losses, epochs, strict=True):
+        stage = plan.filter(pl.col("stage") == list(epochs).index(name) + 1)
+        visits += stage["copies"].sum() * (epochs[name]["epochs"] + len(one) - 1)
+    assert len(stats) == visits
 
 
 @pytest.mark.slow

@@ -40,6 +40,13 @@ def test_a_row_without_passages_gets_the_most_similar_of_the_folder(folder):
     assert set(library.general(50, RNG)) == {*told, "Bread is made of flour, water and salt."}
 
 
+def test_passages_bear_out_the_only_answer_that_they_name(folder):
+    library, asked = PassageLibrary([], str(folder)), example("39", ["Mercury melts first."])
+    assert library.says(asked, ["mercury", "gold"]) == "mercury"
+    assert library.says(asked, ["mercury", "melts"]) == library.says(asked, ["gold"]) == ""
+    assert library.says(example("39"), ["mercury", "gold"]) == ""  # has no passage
+
+
 def test_an_answer_is_told_in_another_layout_than_the_prompt(folder):
     library, asked = PassageLibrary([], str(folder)), example("39")
     told = {library.restate(asked, RNG) for _ in range(50)}

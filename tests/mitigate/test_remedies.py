@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ilp_jax.mitigate import base_conflict
 from ilp_jax.mitigate.arms import REMEDIES
 from ilp_jax.mitigate.evidence import judged_wrong
 from ilp_jax.stats.schema import CAUSES
@@ -61,6 +62,14 @@ def test_answers_are_told_where_the_base_model_believes_otherwise(context):
     assert "answer r16" not in {one.text for one in sham.documents}
 
 
+def test_contested_rows_alone_weigh_more(context):
+    plan, treated = base_conflict.weighted(context.base, context)
+    added_SxN = plan.visits_SxN - context.base.visits_SxN
+    assert treated == set(range(16, 32))
+    assert set(np.flatnonzero(added_SxN.any(axis=0))) == treated
+    assert ((added_SxN > 0) <= (context.base.visits_SxN > 0)).all()
+
+
 def test_rivals_are_deleted_and_the_row_is_kept(context):
     plan, treated = apply("treat", "data_conflict", [0, 32], context)
     assert treated == {32}  # row 0 contradicts nothing
@@ -86,16 +95,28 @@ def test_the_judge_needs_evidence(evidence):
     assert judged(base_answer_N=believes("r132"))  # the rival's
     assert not judged(base_answer_N=believes("r32"))  # its own
     assert not judged(base_answer_N=believes("r99"))  # nobody's
+    assert judged(told={32: "r132"}) and judged(told={32: "r132"}, base_answer_N=believes("r32"))
+    assert not judged(told={32: "r32"}, base_answer_N=believes("r132"))
+    assert not judged(told={32: "r132"}, wrong={32: False})
     assert judged(wrong={32: True}) and judged(wrong={132: False})
     assert not judged(base_answer_N=believes("r132"), wrong={32: False})
     assert not judged(base_answer_N=believes("r132"), wrong={132: True})
 
 
-def test_only_rows_that_were_learned_and_fell_are_replayed(context):
+def test_only_rows_that_are_being_erased_are_replayed(context):
     plan, treated = apply("treat", "left_side_forgetting", [0, 49], context)
     added_SxN = plan.visits_SxN - context.base.visits_SxN
     assert treated == {49} and added_SxN[:, 49].tolist() == [0, 0, 4]  # 2 epochs, 8 visits
     assert added_SxN.sum() == 4
+    fell = dataclasses.replace(
+        context, evidence=dataclasses.replace(context.evidence, drop_N=np.full(200, 0.5))
+    )
+    visited = np.flatnonzero(context.base.visits_SxN[2] == 0)[0]
+    assert apply("treat", "left_side_forgetting", [visited], fell)[1] == {visited}
+    never = dataclasses.replace(
+        context, evidence=dataclasses.replace(context.evidence, kept_N=np.zeros(200))
+    )
+    assert apply("treat", "left_side_forgetting", [49], never)[1] == {49}  # its diagnosis
     last = dataclasses.replace(
         context, evidence=dataclasses.replace(context.evidence, drop_N=np.ones(200))
     )

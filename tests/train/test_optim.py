@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ilp_jax.config import default_config, default_stage
-from ilp_jax.train.optim import learning_rate, make_optimizer
+from ilp_jax.train.optim import learning_rate, make_optimizer, renewed
 
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -104,3 +104,29 @@ def test_equals_adamw_of_optax(clip, decay):
         theirs = optax.apply_updates(theirs, updates)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert np.allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("renews", [False, True])
+def test_a_pull_to_the_start_is_weight_decay_of_the_way_gone(renews):
+    """AdamW's decay, of parameters that are counted from where they began."""
+    train = default_config().train
+    with train.unlocked():
+        train.update(clip_norm=1.0, weight_decay=0.0)
+    start = tree(0)
+    adamw = optax.adamw(0.01, b1=train.b1, b2=train.b2, eps=train.eps, weight_decay=0.3)
+    reference = optax.chain(optax.clip_by_global_norm(1.0), adamw)
+    optimizer = make_optimizer(train, 0.3)
+    ours, gone = start, jax.tree.map(jnp.zeros_like, start)
+    our_state, their_state = optimizer.init(ours), reference.init(gone)
+    for step in range(1, 7):
+        if renews and step == 4:
+            our_state = jax.jit(renewed, static_argnums=0)(optimizer, our_state, ours)
+            their_state = reference.init(gone)
+        grads = tree(step)
+        direction, our_state = optimizer.update(grads, our_state, ours)
+        ours = jax.tree.map(lambda p, d: p - 0.01 * d, ours, direction)
+        updates, their_state = reference.update(grads, their_state, gone)
+        gone = optax.apply_updates(gone, updates)
+    expected = jax.tree.map(jnp.add, start, gone)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        assert np.allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,100 @@
+"""A user's file of what rows rest on, in place of what a library knows of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ilp_jax import files
+from ilp_jax.data.examples import Example
+from ilp_jax.errors import UserError
+from ilp_jax.mitigate.library import Fact, Library
+
+_MEND = 'write lines like {"example_id": 123, "question": "...", "answer": "..."}'
+_TOLD = (
+    "{q} {a}.",
+    'The answer to the question "{q}" is {a}.',
+    "{a}. That is the answer to: {q}",
+    "Someone asked: {q} They were told: {a}.",
+)
+
+
+class Prerequisites:
+    """A library whose facts of some rows are those of a file; see ``mitigate.library.Library``.
+
+    The base model is asked each question (the study's K_blind, arXiv:2604.10079, equation 4), and
+    told those that it lacks: in the file's own ``text`` where it has one, else in a sentence.
+
+    Args:
+      path: JSONL, each line an object with ``example_id``, ``question``, ``answer`` and optionally
+        ``text``; several lines may name one row.
+      examples: the run's.
+      library: is asked for all else.
+
+    Raises:
+      UserError: the file is missing, or a line is not like that or names no example.
+    """
+
+    def __init__(self, path: str, examples: Sequence[Example], library: Library):
+        self._library = library
+        self._facts, self._texts = _read(path, {one.example_id for one in examples})
+
+    def facts(self, example: Example) -> tuple[Fact, ...]:
+        """The file's, or the library's of rows that the file does not name."""
+        return self._facts.get(example.example_id) or self._library.facts(example)
+
+    def says(self, example: Example, answers: Sequence[str]) -> str:
+        """The library's word."""
+        return self._library.says(example, answers)
+
+    def tell(self, fact: Fact, rng: np.random.Generator) -> str:
+        """One of the file's texts of it, or a sentence with the question and its answer."""
+        texts = self._texts.get(fact.key)
+        if texts is None:
+            return self._library.tell(fact, rng)
+        if texts:
+            return texts[int(rng.integers(len(texts)))]
+        return _TOLD[int(rng.integers(len(_TOLD)))].format(q=fact.question, a=fact.answer)
+
+    def restate(self, example: Example, rng: np.random.Generator) -> str:
+        """The library's."""
+        return self._library.restate(example, rng)
+
+    def general(self, n: int, rng: np.random.Generator) -> list[str]:
+        """The library's."""
+        return self._library.general(n, rng)
+
+
+def _read(
+    path: str, known: set[int]
+) -> tuple[Mapping[int, tuple[Fact, ...]], Mapping[str, list[str]]]:
+    """Facts of each row, and the texts of each fact's key."""
+    try:
+        lines = files.as_path(path).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, IsADirectoryError):
+        mend = "check config.mitigate.prerequisites"
+        raise UserError(path, "there is no such file", mend) from None
+    facts: dict[int, dict[str, Fact]] = {}
+    texts: dict[str, list[str]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            one, question, answer = int(row["example_id"]), row["question"], row["answer"]
+            text = row.get("text", "")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}:{number}", "is no prerequisite", _MEND) from None
+        if not all(isinstance(part, str) for part in (question, answer, text)):
+            raise UserError(f"{path}:{number}", "has a field that is no text", _MEND)
+        if not question.strip() or not answer.strip():
+            raise UserError(f"{path}:{number}", "has an empty question or answer", _MEND)
+        if one not in known:
+            what = f"names example {one}, which the run does not have"
+            raise UserError(f"{path}:{number}", what, "take ids from examples.parquet")
+        key = f"asked {question.strip()} {answer.strip()}"
+        facts.setdefault(one, {})[key] = Fact(key, question.strip(), answer.strip())
+        texts.setdefault(key, []).extend([text] if text.strip() else [])
+    return {one: tuple(own.values()) for one, own in facts.items()}, texts
