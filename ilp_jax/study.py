@@ -213,7 +213,7 @@ def mitigate(
             workdir / FOLDER,
             words,
             jobs,
-            [f"{arm.name} {arm.seed}" for arm in arms],
+            [f"{arm.label} {arm.seed}" for arm in arms],
             lambda place: is_trained(ws, arms[place], known[place]),
         )
         experiment.collect(session, arms)

@@ -16,6 +16,8 @@ ARMS = (
     *("epochs", "oversample_all", "shuffle"),
 )
 """The arms of `ilp mitigate`; see ``mitigate.arms``."""
+CURVES = ("none", "diagnosed", "oracle", "random", *CAUSES, "epochs", "oversample_all")
+"""Arms that are also trained at other budgets; see ``mitigate.budgets``."""
 
 
 def mitigate_fields() -> ConfigDict:
@@ -35,6 +37,10 @@ def mitigate_fields() -> ConfigDict:
     mitigate.arms = ("none", "randomised", "sham", "diagnosed", "random", *CAUSES, *ARMS[-3:])
     # Trainings of each arm; the k-th has the run's seed + 1000 k, and draws anew.
     mitigate.seeds = 1
+    # Further budgets, as multiples of extra_visits and pages (and of the treatments' visits and
+    # documents): what the arms of CURVES bring for more or less compute. They are trained as
+    # NAME_xMULTIPLE, such as diagnosed_x2.
+    mitigate.budgets = ()
     # Whose verdicts and causes are treated and judged: a detector of diagnosis.parquet
     # ('default': exact_match where it applies, else choice), and a method.
     mitigate.detector = "default"

@@ -28,6 +28,9 @@ from a budget, random learned rows and general texts fill what is left. Arms:
   everything, or as more visits to all unlearned rows;
 * ``shuffle``: each row's visits spread over all stages (the study's global shuffle, with the
   stages' learning rates as they are).
+
+At another budget (``mitigate.budgets``) an arm's further visits and pages, and the visits and
+documents of its treatments, are so many times as many.
 """
 
 from __future__ import annotations
@@ -89,6 +92,7 @@ class Arm:
       treated: rows for which the remedy found something to do.
       plan: what is trained.
       fill: rows that take visits which no treatment takes.
+      budget: multiple of the configured one.
     """
 
     name: str
@@ -98,10 +102,21 @@ class Arm:
     treated: frozenset[int]
     plan: Plan
     fill: frozenset[int] = frozenset()
+    budget: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """Its name, and its budget where that is another."""
+        return self.name if self.budget == 1 else f"{self.name}_x{self.budget:g}"
 
 
 def make_arm(
-    name: str, number: int, context: Context, seed: int, planted_N: np.ndarray | None = None
+    name: str,
+    number: int,
+    context: Context,
+    seed: int,
+    planted_N: np.ndarray | None = None,
+    budget: float = 1.0,
 ) -> Arm:
     """An arm's assignment and its plan: a pure function of its arguments.
 
@@ -111,7 +126,9 @@ def make_arm(
       context: the run.
       seed: the run's.
       planted_N: planted causes, for ``oracle`` alone.
+      budget: multiple of the configured one.
     """
+    context = _at_budget(context, budget)
     # Not by name: ``sham`` deals as ``randomised`` does.
     rng = np.random.default_rng([seed, number])
     assigned = _assigned(name, context, rng, planted_N)
@@ -130,7 +147,17 @@ def make_arm(
         treated=frozenset(treated),
         plan=_within_budget(name, plan, context, rng),
         fill=frozenset(context.evidence.learned.tolist()),
+        budget=budget,
     )
+
+
+def _at_budget(context: Context, budget: float) -> Context:
+    if budget == 1:
+        return context
+    own = context.settings
+    scaled = {name: own[name] * budget for name in ("extra_visits", "pages")}
+    scaled |= {name: max(round(own[name] * budget), 1) for name in ("visits", "documents_a_row")}
+    return dataclasses.replace(context, settings={**own, **scaled})
 
 
 def treat(

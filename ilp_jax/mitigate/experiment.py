@@ -22,6 +22,7 @@ from ilp_jax.data.study import StudyData
 from ilp_jax.detect.point import Point, ask_point, is_asked
 from ilp_jax.detect.variants import SHORT, reworded
 from ilp_jax.errors import UserError
+from ilp_jax.fields.mitigate import CURVES
 from ilp_jax.mitigate import actions, outcome
 from ilp_jax.mitigate.arm_data import page_rows
 from ilp_jax.mitigate.arms import Arm, make_arm, treat
@@ -108,10 +109,14 @@ def make_arms(session: Session, context: Context) -> list[Arm]:
     settings, planted_N = context.settings, None
     if "oracle" in settings["arms"]:
         planted_N = planted_causes(session.workspace.workdir, context.evidence)
+    curves = [name for name in settings["arms"] if name in CURVES]
+    budgets = [multiple for multiple in settings["budgets"] if multiple != 1]
+    wanted = [(name, 1.0) for name in settings["arms"]]
+    wanted += [(name, multiple) for multiple in budgets for name in curves]
     return [
-        make_arm(name, number, context, int(session.config.seed), planted_N)
+        make_arm(name, number, context, int(session.config.seed), planted_N, budget)
         for number in range(settings["seeds"])
-        for name in settings["arms"]
+        for name, budget in wanted
     ]
 
 

@@ -33,7 +33,7 @@ _PHASE = "detect"
 
 def arm_folder(workdir: epath.Path, arm: Arm) -> epath.Path:
     """Where an arm's run is."""
-    return workdir / FOLDER / arm.name / str(arm.seed)
+    return workdir / FOLDER / arm.label / str(arm.seed)
 
 
 def is_trained(ws: Workspace, arm: Arm, hashed: str | None = None) -> bool:
@@ -168,7 +168,7 @@ def _about(arm: Arm, ws: Workspace, own: Workspace) -> dict[str, Any]:
     began = {int(i) for stage in ws.data.stages for i in stage.rows}
     size = own.config.train.batch_size
     return {
-        "name": arm.name,
+        "name": arm.label,
         "seed": arm.seed,
         "is_sham": arm.name == SHAM,
         "remedy": {str(ids[row]): remedy for row, remedy in arm.assigned.items()},

@@ -31,6 +31,20 @@ def test_progressive_epochs_start_from_the_run_as_it_was(context):
     assert (found.plan.visits_SxN == context.base.visits_SxN).all() and not found.plan.pages
 
 
+@pytest.mark.parametrize("budget", [0.5, 2.0])
+def test_a_budget_scales_what_every_arm_adds(budget, context):
+    base = context.base.total_visits
+    for name in ("none", "diagnosed", "epochs", "oversample_all"):
+        found = make_arm(name, 0, context, 7, budget=budget)
+        assert found.label == f"{name}_x{budget:g}"
+        added = found.plan.total_visits + len(found.plan.pages) - base
+        assert added == pytest.approx(1.25 * base * budget, rel=0.05)
+    few, many = (make_arm("missing_knowledge", 0, context, 7, budget=b) for b in (1.0, budget))
+    told = [len(one.plan.documents) for one in (few, many)]
+    assert many.assigned == few.assigned and told[1] == budget * told[0]
+    assert few.label == "missing_knowledge"
+
+
 def test_arms_are_pure_functions(context):
     for name in ("randomised", "sham", "shuffle"):
         one, same = arm(name, context), arm(name, context)

@@ -87,6 +87,38 @@ def arms(
     return found
 
 
+def counts(own: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray) -> dict[str, Any]:
+    """Rows recovered and lost a training of one arm, and what it cost.
+
+    Args:
+      own: its rows, of `load.pooled`.
+      weights_BxU: of `resample.draw`.
+      world_U: int64 [n_units], each unit's world.
+
+    Returns:
+      ``trainings``, ``steps``, ``tokens``; ``recovered``, ``lost``, ``net`` and ``net_all``, each
+      ``value`` and ``interval``: see `arms`.
+    """
+    trainings = own.select("run", "seed").unique().height
+    drawn_B = _trainings(own, weights_BxU, world_U)
+    shares, everything = (_outcomes(own, weights_BxU, every) for every in (False, True))
+
+    def each(share: Share) -> dict[str, Any]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            resampled_B = np.where(drawn_B > 0, share.total_B / drawn_B, np.nan)
+        return {"value": _count(share) / trainings, "interval": spread(resampled_B)}
+
+    return {
+        "trainings": trainings,
+        "steps": float(own["steps"].mean()),
+        "tokens": float(own["tokens"].mean()),
+        "recovered": each(shares["recovered"]),
+        "lost": each(shares["lost"]),
+        "net": _net(shares, trainings, drawn_B),
+        "net_all": _net(everything, trainings, drawn_B),
+    }
+
+
 def cause_column(rows: pl.DataFrame) -> pl.Expr:
     """The planted cause where causes were planted, else the diagnosed one.
 
@@ -181,4 +213,4 @@ def _deleted_right(own: pl.DataFrame) -> int | None:
     return int(own.filter("deleted", "scored").height)
 
 
-__all__ = ["DIAGNOSED", "NONE", "ORACLE", "SHAM", "UNIVERSAL", "arms", "cause_column"]
+__all__ = ["DIAGNOSED", "NONE", "ORACLE", "SHAM", "UNIVERSAL", "arms", "cause_column", "counts"]

@@ -38,6 +38,8 @@ def render(found: Mapping[str, Any]) -> list:
     if found["matrix_all"]:
         parts.append(_matrix(found["matrix_all"], "The same with all fillers"))
     parts.append(_arms(found["arms"]))
+    if found["curves"]:
+        parts.append(_curves(found["curves"]))
     lines = [words.headline(found), *words.sentences(found), *words.notes(found)]
     return [*parts, *map(Text, lines)]
 
@@ -102,6 +104,19 @@ def _arms(rows: Sequence[Mapping[str, Any]]) -> Table:
             _net(one["net"]),
             _net(one["net_all"]),
             "-" if one["general_loss"] is None else f"{one['general_loss']:.2f}",
+        )
+    return table
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = titled("The same at other budgets: rows a training")
+    table.add_column("arm")
+    for name in ("budget", "updates", "recovered", "lost", "net", "net, all rows"):
+        table.add_column(name, justify="right")
+    for one in rows:
+        figures = [_net(one[key]) for key in ("recovered", "lost", "net", "net_all")]
+        table.add_row(
+            one["arm"].replace("_", " "), f"{one['budget']:g}", f"{one['steps']:.0f}", *figures
         )
     return table
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from ilp_jax.analysis.remedies.arms import DIAGNOSED, NONE, ORACLE, UNIVERSAL
 
+PROGRESSIVE = "progressive"
+"""The arm that is trained for as long as it takes."""
 NAMES = {
     "missing_knowledge": "missing knowledge",
     "base_conflict": "base conflict",
@@ -78,13 +80,20 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     Args:
       found: of `compare.compare`.
     """
-    steps = sorted({round(one["steps"]) for one in found["arms"]})
-    tokens = sorted(round(one["tokens"] / 1000) for one in found["arms"])
+    alike = [one for one in found["arms"] if one["arm"] != PROGRESSIVE] or found["arms"]
+    steps = sorted({round(one["steps"]) for one in alike})
+    tokens = sorted(round(one["tokens"] / 1000) for one in alike)
     lines = [
         f"{found['runs']} run(s), {found['worlds']} world(s) or data set(s), {found['seeds']} "
         f"randomised training(s); verdicts by {' and '.join(found['detector'])}, causes by "
         f"{' and '.join(found['method'])}. Every arm begins at the base model, with a new data "
-        f"order, and makes {_range(steps)} updates over {_range(tokens)} thousand tokens.",
+        f"order, and makes {_range(steps)} updates over {_range(tokens)} thousand tokens"
+        + "".join(
+            f"; {one['arm']} went on for {one['steps']:.0f} and {one['tokens'] / 1000:.0f}"
+            for one in found["arms"]
+            if one not in alike
+        )
+        + ".",
         "A remedy does nothing where it finds nothing to act on (a prerequisite that the base "
         "model lacks, a belief against the answer, a contradicting row, a fall since its stage, "
         "rarity): part of what sets remedies apart is so by design. Rows count under the remedy "

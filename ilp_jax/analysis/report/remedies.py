@@ -15,7 +15,7 @@ from ilp_jax.analysis.report.page import drawn
 from ilp_jax.stats.remedies import has_remedies
 from ilp_jax.stats.schema import CAUSES
 
-_LINE, _GAP, _LABEL = 18, 16, 150  # pixels
+_LINE, _GAP, _LABEL, _CURVE, _END = 18, 16, 150, 220, 110  # pixels
 
 
 def remedies(runs: Sequence[Run]) -> dict[str, Any] | None:
@@ -26,8 +26,8 @@ def remedies(runs: Sequence[Run]) -> dict[str, Any] | None:
 
     Returns:
       ``headline``, ``sentences``, ``notes``, ``lines`` of the matrix (and ``lines_all``, None
-      where they are the same), ``diagonal``, ``arms``, ``chart`` and ``figures``
-      (``remedies.compare``).
+      where they are the same), ``diagonal``, ``arms``, ``chart``, ``curves``, ``curves_chart``
+      and ``figures`` (``remedies.compare``).
     """
     with_arms = [run for run in runs if has_remedies(run.workdir)]
     if not with_arms:
@@ -44,6 +44,8 @@ def remedies(runs: Sequence[Run]) -> dict[str, Any] | None:
         "names": NAMES,
         "arms": found["arms"],
         "chart": drawn("remedies", arms_chart, found["arms"]),
+        "curves": found["curves"],
+        "curves_chart": drawn("curves", curves_chart, found["curves"]),
         "figures": found,
     }
 
@@ -66,6 +68,60 @@ def arms_chart(arms: Sequence[Mapping[str, Any]], width: int) -> alt.HConcatChar
         _panel(arms, "lost", "share of learned rows lost", False, room),
         spacing=_GAP,
     )
+
+
+def curves_chart(curves: Sequence[Mapping[str, Any]], width: int) -> alt.HConcatChart | None:
+    """Rows recovered and lost a training against updates, a line an arm, in two panels.
+
+    Args:
+      curves: of ``remedies.compare``.
+      width: pixels.
+
+    Returns:
+      The chart, None where there is one budget alone.
+    """
+    if not curves:
+        return None
+    room = max(60, (width - _GAP - _END - 80) // 2)
+    return alt.hconcat(
+        _curve(curves, "recovered", "unlearned rows recovered, a training", room, False),
+        _curve(curves, "lost", "learned rows lost, a training", room, True),
+        spacing=_GAP,
+    )
+
+
+def _curve(
+    curves: Sequence[Mapping[str, Any]], key: str, title: str, width: int, named: bool
+) -> alt.LayerChart:
+    rows = [
+        {
+            "arm": one["arm"].replace("_", " "),
+            "updates": one["steps"],
+            "rows": one[key]["value"],
+            "text": f"{one['arm'].replace('_', ' ')}, {one['steps']:.0f} updates: "
+            f"{one[key]['value']:.0f} {title}",
+        }
+        for one in curves
+    ]
+    data = alt.InlineData(values=files.to_json(rows), format=alt.DataFormat(type="json"))
+    base, ink = alt.Chart(data), "var(--ink)"
+    place = {
+        "x": alt.X("updates:Q", title="updates", scale=alt.Scale(zero=False)),
+        "y": alt.Y("rows:Q", title=None),
+    }
+    lines = base.mark_line(color=ink, opacity=0.5, aria=False).encode(**place, detail="arm:N")
+    dots = base.mark_point(size=35, filled=True, opacity=1, color=ink).encode(
+        **place, description="text:N"
+    )
+    names = (
+        base.transform_aggregate(last="argmax(updates)", groupby=["arm"])
+        .transform_calculate(updates="datum.last.updates", rows="datum.last.rows")
+        .mark_text(align="left", dx=6, fontSize=10, color=ink, aria=False)
+        .encode(**place, text="arm:N")
+    )
+    told = alt.TitleParams(title, anchor="start", frame="group", fontSize=11)
+    layers = lines + dots + names if named else lines + dots
+    return layers.properties(width=width, height=_CURVE, title=told)
 
 
 def _panel(

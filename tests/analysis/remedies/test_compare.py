@@ -209,3 +209,34 @@ def test_what_is_left_out_is_told_beside_what_counts():
     told = " ".join(words.sentences(compare([tried(rows)])))
     assert "in the same runs: +20 (95% interval " in told and ") of rows that count, +0 (" in told
     assert "can't be told from none) of all trained rows" in told
+
+
+def test_curves_are_the_same_count_at_every_budget():
+    rows = []
+    for i in range(20):
+        for arm, back in (("none", 2), ("none_x2", 4), ("diagnosed", 8), ("diagnosed_x0.5", 5)):
+            for seed in (1000, 2000):
+                more = {"cause": CAUSES[0], "learned_after": i < back + (seed > 1000)}
+                rows.append(row(arm, i, seed=seed, steps=30 if arm == "none_x2" else 10, **more))
+    for arm in ("none_x2", "diagnosed"):
+        for i in range(100, 110):
+            more = {"learned_before": True, "learned_after": i > 102}
+            rows += [row(arm, i, seed=seed, **more) for seed in (1000, 2000)]
+    found = compare([tried(rows)], resamples=30)
+    assert [(one["arm"], one["budget"]) for one in found["curves"]] == [
+        ("none", 1.0),
+        ("none", 2.0),
+        ("diagnosed", 0.5),
+        ("diagnosed", 1.0),
+    ]
+    of = {(one["arm"], one["budget"]): one for one in found["curves"]}
+    assert of["none", 2.0]["recovered"]["value"] == 4.5 and of["none", 2.0]["lost"]["value"] == 3
+    assert of["none", 2.0]["net"]["value"] == of["none", 2.0]["net_all"]["value"] == 1.5
+    own = next(one for one in found["arms"] if one["arm"] == "diagnosed")
+    assert of["diagnosed", 1.0]["net"] == own["net"]
+    low, high = of["diagnosed", 0.5]["recovered"]["interval"]
+    assert low < 5.5 < high
+    assert {one["arm"] for one in found["arms"]} == {"none", "diagnosed"}
+    assert tables.render(found)
+    once = [one for one in rows if "_x" not in one["arm"]]
+    assert compare([tried(once)], resamples=5)["curves"] == []
