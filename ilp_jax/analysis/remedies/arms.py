@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from ilp_jax.analysis.remedies.load import Tried
-from ilp_jax.analysis.remedies.matrix import NONE, SHAM, Share, difference
+from ilp_jax.analysis.remedies.matrix import NONE, Share, difference
 from ilp_jax.analysis.resample import spread
 from ilp_jax.fields.mitigate import ARMS
 from ilp_jax.stats.schema import CAUSES
@@ -85,6 +85,43 @@ def arms(
             }
         )
     return found
+
+
+def against_oracle(rows: pl.DataFrame, weights_BxU: np.ndarray) -> dict[str, Any] | None:
+    """Rows that come back by diagnosed causes, over those that come back by planted ones.
+
+    Args:
+      rows: of `load.pooled`.
+      weights_BxU: of `resample.draw`.
+
+    Returns:
+      ``diagnosed`` and ``oracle`` (rows that came back), ``trainings`` of each (runs and seeds that
+      have both), ``value`` (their ratio) and ``interval``; None where no run has both.
+    """
+    sides, pairs = _paired(rows, DIAGNOSED, ORACLE)
+    shares = [_outcomes(side, weights_BxU)["recovered"] for side in sides]
+    found = [_count(share) for share in shares]
+    if not pairs or not found[1]:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio_B = shares[0].total_B / shares[1].total_B
+    return {
+        "diagnosed": found[0],
+        "oracle": found[1],
+        "trainings": pairs,
+        "value": found[0] / found[1],
+        "interval": spread(np.where(np.isfinite(ratio_B), ratio_B, np.nan)),
+    }
+
+
+def _paired(rows: pl.DataFrame, *names: str) -> tuple[list[pl.DataFrame], int]:
+    """The rows of some arms in the trainings (run and seed) that all of them have."""
+    key = ["run", "seed"]
+    sides = [rows.filter(pl.col("arm") == name) for name in names]
+    pairs = sides[0].select(key).unique()
+    for side in sides[1:]:
+        pairs = pairs.join(side.select(key).unique(), on=key)
+    return [side.join(pairs, on=key, how="semi") for side in sides], len(pairs)
 
 
 def counts(own: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray) -> dict[str, Any]:
@@ -167,19 +204,16 @@ def _net_over(
     everything: bool = False,
 ) -> dict[str, Any] | None:
     """Net of ``diagnosed`` less that of another arm, pairs of a run and seed."""
-    key = ["run", "seed"]
-    sides = [rows.filter(pl.col("arm") == one) for one in (DIAGNOSED, name)]
-    pairs = sides[0].select(key).unique().join(sides[1].select(key).unique(), on=key)
-    if name == DIAGNOSED or pairs.is_empty():
+    sides, pairs = _paired(rows, DIAGNOSED, name)
+    if name == DIAGNOSED or not pairs:
         return None
-    sides = [side.join(pairs, on=key, how="semi") for side in sides]
     outcomes = [_outcomes(side, weights_BxU, everything) for side in sides]
     nets = [_count(one["recovered"]) - _count(one["lost"]) for one in outcomes]
     totals = [one["recovered"].total_B - one["lost"].total_B for one in outcomes]
     trainings_B = _trainings(sides[0], weights_BxU, world_U)
     with np.errstate(invalid="ignore", divide="ignore"):
         resampled_B = np.where(trainings_B > 0, (totals[0] - totals[1]) / trainings_B, np.nan)
-    return {"value": (nets[0] - nets[1]) / len(pairs), "interval": spread(resampled_B)}
+    return {"value": (nets[0] - nets[1]) / pairs, "interval": spread(resampled_B)}
 
 
 def _trainings(own: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray) -> np.ndarray:
@@ -213,4 +247,7 @@ def _deleted_right(own: pl.DataFrame) -> int | None:
     return int(own.filter("deleted", "scored").height)
 
 
-__all__ = ["DIAGNOSED", "NONE", "ORACLE", "SHAM", "UNIVERSAL", "arms", "cause_column", "counts"]
+__all__ = [
+    *("DIAGNOSED", "NONE", "ORACLE", "SHAM", "UNIVERSAL"),
+    *("against_oracle", "arms", "cause_column", "counts"),
+]

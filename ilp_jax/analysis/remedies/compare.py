@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from ilp_jax.analysis.remedies.arms import arms
+from ilp_jax.analysis.remedies.arms import against_oracle, arms
 from ilp_jax.analysis.remedies.curves import curves
 from ilp_jax.analysis.remedies.load import Tried, pooled
 from ilp_jax.analysis.remedies.matrix import diagonal, matrix
@@ -24,9 +24,9 @@ def compare(runs: Sequence[Tried], resamples: int = RESAMPLES) -> dict[str, Any]
 
     Returns:
       ``matrix`` and ``diagonal`` over scored rows (`matrix`), ``matrix_all`` over all (None where
-      they are the same), ``arms`` (`arms.arms`), ``curves`` (`curves.curves`), and what they rest
-      on: ``runs``, ``worlds``, ``units``, ``seeds`` (trainings of the randomised arm),
-      ``detector``, ``method``,
+      they are the same), ``arms`` (`arms.arms`), ``against_oracle`` (`arms.against_oracle`),
+      ``curves`` (`curves.curves`), and what they rest on: ``runs``, ``worlds``, ``units``,
+      ``seeds`` (trainings of the randomised arm), ``detector``, ``method``,
       ``set_aside`` (unlearned rows that no arm but ``diagnosed`` touches: judged wrong, or
       without a cause), ``resamples``, ``seed``, ``planted``, ``documents`` (`load.Tried`).
     """
@@ -42,6 +42,7 @@ def compare(runs: Sequence[Tried], resamples: int = RESAMPLES) -> dict[str, Any]
         "matrix_all": None if everything is scored else everything,
         "diagonal": diagonal(scored),
         "arms": arms(runs, rows, weights_BxU, world_U),
+        "against_oracle": against_oracle(rows, weights_BxU),
         "curves": curves(rows, weights_BxU, world_U),
         "runs": len(runs),
         "worlds": int(world_U.max()) + 1,

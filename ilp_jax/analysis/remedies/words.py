@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ilp_jax.analysis.remedies.arms import DIAGNOSED, NONE, ORACLE, UNIVERSAL
+from ilp_jax.analysis.remedies.arms import DIAGNOSED, NONE, UNIVERSAL
 
 PROGRESSIVE = "progressive"
 """The arm that is trained for as long as it takes."""
@@ -63,11 +63,13 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     """
     told = [_of_cause(one) for one in found["diagonal"]]
     arms = {one["arm"]: one for one in found["arms"]}
-    if DIAGNOSED in arms and ORACLE in arms and arms[ORACLE]["recovered"]["count"]:
-        counts = [arms[name]["recovered"]["count"] for name in (DIAGNOSED, ORACLE)]
+    both = found["against_oracle"]
+    if both:
+        low_high = both["interval"] and " to ".join(_percent(bound) for bound in both["interval"])
         told.append(
-            f"By diagnosed causes {counts[0]} rows came back, by planted ones {counts[1]}: "
-            f"{_percent(counts[0] / counts[1])}."
+            f"By diagnosed causes {both['diagnosed']} rows came back, by planted ones "
+            f"{both['oracle']} in the same {both['trainings']} trainings: "
+            f"{_percent(both['value'])} (95% interval {low_high or 'unknown'})."
         )
     return told + [
         _against(arms[name]) for name in UNIVERSAL if name in arms and arms[name]["diagnosed_over"]

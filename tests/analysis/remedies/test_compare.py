@@ -240,3 +240,22 @@ def test_curves_are_the_same_count_at_every_budget():
     assert tables.render(found)
     once = [one for one in rows if "_x" not in one["arm"]]
     assert compare([tried(once)], resamples=5)["curves"] == []
+
+
+def test_the_oracle_is_compared_in_the_trainings_that_have_both():
+    rows = []
+    for i in range(20):
+        for arm, seed, back in (
+            ("diagnosed", 1000, 8),
+            ("diagnosed", 2000, 20),
+            ("oracle", 1000, 10),
+        ):
+            more = {"cause": CAUSES[0], "planted": CAUSES[0], "learned_after": i < back}
+            rows.append(row(arm, i, seed=seed, **more))
+    found = compare([tried(rows)], resamples=30)
+    both = found["against_oracle"]
+    assert (both["diagnosed"], both["oracle"], both["trainings"]) == (8, 10, 1)
+    assert both["value"] == 0.8 and both["interval"][0] <= 0.8 <= both["interval"][1]
+    assert "8 rows came back, by planted ones 10 in the same 1" in " ".join(words.sentences(found))
+    alone = [one for one in rows if one["arm"] == "diagnosed"]
+    assert compare([tried(alone)], resamples=5)["against_oracle"] is None
