@@ -9,7 +9,7 @@
     python -m ilp_jax mitigate --workdir runs/remedies/llama_36 --jobs 2 $CURVES
 
 where ARMS is --config.mitigate.arms=none,randomised,sham,diagnosed,oracle,epochs,oversample_all
-(without it each run trains all 20 arms) and CURVES is --config.mitigate.budgets=(0.5,2.0), quoted.
+(without it each run trains all 20 arms) and CURVES is --config.mitigate.budgets=0.5,2.
 
 A decoder of 1.1 million parameters learns a made-up world (people, their city, job, ...; 900
 updates), is fine-tuned on it in three stages with seven planted groups of 84 rows, and the

@@ -90,6 +90,7 @@ def validate(config: ConfigDict) -> ConfigDict:
         _check_stage(config, name)
     _check_world(config)
     _check_planted(config)
+    _check_mitigate(config)
     return config.lock()
 
 
@@ -191,6 +192,23 @@ def _check_world(config: ConfigDict) -> None:
             f"{how.warmup} updates leave none of {how.steps} to fall in",
             "give fewer",
         )
+
+
+def _check_mitigate(config: ConfigDict) -> None:
+    arms, budgets = config.mitigate.arms, config.mitigate.budgets
+    _require(
+        arms and len(set(arms)) == len(arms),
+        "mitigate.arms",
+        "names none" if not arms else "names one twice",
+        "list arms, such as none,diagnosed",
+    )
+    fit = all(isinstance(b, int | float) and b is not True and 0 < b < math.inf for b in budgets)
+    _require(
+        fit and len(set(budgets)) == len(budgets),
+        "mitigate.budgets",
+        f"{budgets} are not different numbers above 0",
+        "give a list such as 0.5,2",
+    )
 
 
 def _check_planted(config: ConfigDict) -> None:

@@ -111,7 +111,5 @@ RANGE = {
     "mitigate.relapse": (0, 1),
     "mitigate.resample_every": (1, math.inf),
     "mitigate.visits": (1, math.inf),
-    "mitigate.anchor_decay": (0, math.inf),
-    "mitigate.further_epochs": (0, math.inf),
     "mitigate.further_rate": (TINY, 1),
 }

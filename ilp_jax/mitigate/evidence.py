@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from ilp_jax.data.examples import Example
 from ilp_jax.detect.normalise import normalise
 from ilp_jax.errors import UserError
 from ilp_jax.mitigate.library import Library
+from ilp_jax.mitigate.row_file import rows_of
 from ilp_jax.stats import reader
 from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
 from ilp_jax.stats.truth import read_truth
@@ -258,25 +258,11 @@ def read_verdicts(path: str, place: Mapping[int, int]) -> dict[int, bool]:
       UserError: the file is missing, or a line is not like that or names no example.
     """
     mend = 'write lines like {"example_id": 123, "wrong": true}'
-    try:
-        lines = files.as_path(path).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(path, "there is no such file", "check config.mitigate.verdicts") from None
     found = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            one, wrong = int(row["example_id"]), row["wrong"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}:{number}", "is no verdict", mend) from None
-        if not isinstance(wrong, bool):
-            raise UserError(f"{path}:{number}", "'wrong' is neither true nor false", mend)
-        if one not in place:
-            what = f"names example {one}, which the run does not have"
-            raise UserError(f"{path}:{number}", what, "take ids from examples.parquet")
-        found[place[one]] = wrong
+    for at, one, row in rows_of(path, place, "mitigate.verdicts", "verdict", mend):
+        if not isinstance(row.get("wrong"), bool):
+            raise UserError(at, "'wrong' is neither true nor false", mend)
+        found[place[one]] = row["wrong"]
     return found
 
 

@@ -10,6 +10,18 @@ import numpy as np
 
 from ilp_jax.data.examples import Example
 
+_TOLD = (
+    'The answer to the question "{q}" is {a}.',
+    "{a}. That is the answer to: {q}",
+    "Someone asked: {q} They were told: {a}.",
+    "It is known that {a} is the right answer when one asks: {q}",
+)
+
+
+def told(question: str, answer: str, rng: np.random.Generator) -> str:
+    """A sentence with a question and its answer, in one of several wordings."""
+    return _TOLD[int(rng.integers(len(_TOLD)))].format(q=question, a=answer)
+
 
 @dataclasses.dataclass(frozen=True)
 class Fact:

@@ -16,18 +16,12 @@ from ilp_jax.data.examples import Example
 from ilp_jax.detect.normalise import normalise
 from ilp_jax.detect.variants import split
 from ilp_jax.errors import UserError
-from ilp_jax.mitigate.library import Fact
+from ilp_jax.mitigate.library import Fact, told
 
 GENERAL = "sciq"
 """Packaged data set whose passages are general text where no folder is given."""
 _FOUND = 3  # texts of the folder that a row gets, the most similar ones. Ours.
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
-_TOLD = (
-    'The answer to the question "{q}" is {a}.',
-    "{a}. That is the answer to: {q}",
-    "Someone asked: {q} They were told: {a}.",
-    "It is known that {a} is the right answer when one asks: {q}",
-)
 
 
 class PassageLibrary:
@@ -82,8 +76,7 @@ class PassageLibrary:
 
     def restate(self, example: Example, rng: np.random.Generator) -> str:
         """A sentence with the question and the recorded answer, in none of the prompt's layouts."""
-        told = _TOLD[int(rng.integers(len(_TOLD)))]
-        return told.format(q=_question(example), a=example.response)
+        return told(_question(example), example.response, rng)
 
     def general(self, n: int, rng: np.random.Generator) -> list[str]:
         """Parts of general texts, drawn with replacement."""

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ilp_jax import files
 from ilp_jax.data.examples import Example
 from ilp_jax.errors import UserError
-from ilp_jax.mitigate.library import Fact, Library
+from ilp_jax.mitigate.library import Fact, Library, told
+from ilp_jax.mitigate.row_file import rows_of
 
 _MEND = 'write lines like {"example_id": 123, "question": "...", "answer": "..."}'
-_TOLD = (
-    "{q} {a}.",
-    'The answer to the question "{q}" is {a}.',
-    "{a}. That is the answer to: {q}",
-    "Someone asked: {q} They were told: {a}.",
-)
 
 
 class Prerequisites:
@@ -56,7 +49,7 @@ class Prerequisites:
             return self._library.tell(fact, rng)
         if texts:
             return texts[int(rng.integers(len(texts)))]
-        return _TOLD[int(rng.integers(len(_TOLD)))].format(q=fact.question, a=fact.answer)
+        return told(fact.question, fact.answer, rng)
 
     def restate(self, example: Example, rng: np.random.Generator) -> str:
         """The library's."""
@@ -71,29 +64,14 @@ def _read(
     path: str, known: set[int]
 ) -> tuple[Mapping[int, tuple[Fact, ...]], Mapping[str, list[str]]]:
     """Facts of each row, and the texts of each fact's key."""
-    try:
-        lines = files.as_path(path).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, IsADirectoryError):
-        mend = "check config.mitigate.prerequisites"
-        raise UserError(path, "there is no such file", mend) from None
     facts: dict[int, dict[str, Fact]] = {}
     texts: dict[str, list[str]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            one, question, answer = int(row["example_id"]), row["question"], row["answer"]
-            text = row.get("text", "")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}:{number}", "is no prerequisite", _MEND) from None
+    for place, one, row in rows_of(path, known, "mitigate.prerequisites", "prerequisite", _MEND):
+        question, answer, text = (row.get(key, "") for key in ("question", "answer", "text"))
         if not all(isinstance(part, str) for part in (question, answer, text)):
-            raise UserError(f"{path}:{number}", "has a field that is no text", _MEND)
+            raise UserError(place, "has a field that is no text", _MEND)
         if not question.strip() or not answer.strip():
-            raise UserError(f"{path}:{number}", "has an empty question or answer", _MEND)
-        if one not in known:
-            what = f"names example {one}, which the run does not have"
-            raise UserError(f"{path}:{number}", what, "take ids from examples.parquet")
+            raise UserError(place, "has no question or no answer", _MEND)
         key = f"asked {question.strip()} {answer.strip()}"
         facts.setdefault(one, {})[key] = Fact(key, question.strip(), answer.strip())
         texts.setdefault(key, []).extend([text] if text.strip() else [])

@@ -43,9 +43,10 @@ def test_rows_of_the_file_rest_on_what_it_says_and_others_on_the_library(read, c
     [
         ("{", "is no prerequisite"),
         ('["a"]', "is no prerequisite"),
-        ({"example_id": 1000, "question": "Who?"}, "is no prerequisite"),
+        ({"question": "Who?", "answer": "Ada"}, "is no prerequisite"),
+        ({"example_id": 1000, "question": "Who?"}, "no question or no answer"),
         ({"example_id": 1000, "question": "Who?", "answer": 3}, "is no text"),
-        ({"example_id": 1000, "question": " ", "answer": "Ada"}, "empty question"),
+        ({"example_id": 1000, "question": " ", "answer": "Ada"}, "no question or no answer"),
         ({"example_id": 5, "question": "Who?", "answer": "Ada"}, "does not have"),
     ],
 )

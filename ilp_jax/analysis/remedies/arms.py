@@ -98,7 +98,7 @@ def against_oracle(rows: pl.DataFrame, weights_BxU: np.ndarray) -> dict[str, Any
       ``diagnosed`` and ``oracle`` (rows that came back), ``trainings`` of each (runs and seeds that
       have both), ``value`` (their ratio) and ``interval``; None where no run has both.
     """
-    sides, pairs = _paired(rows, DIAGNOSED, ORACLE)
+    sides, pairs = paired(rows, DIAGNOSED, ORACLE)
     shares = [_outcomes(side, weights_BxU)["recovered"] for side in sides]
     found = [_count(share) for share in shares]
     if not pairs or not found[1]:
@@ -114,8 +114,16 @@ def against_oracle(rows: pl.DataFrame, weights_BxU: np.ndarray) -> dict[str, Any
     }
 
 
-def _paired(rows: pl.DataFrame, *names: str) -> tuple[list[pl.DataFrame], int]:
-    """The rows of some arms in the trainings (run and seed) that all of them have."""
+def paired(rows: pl.DataFrame, *names: str) -> tuple[list[pl.DataFrame], int]:
+    """The rows of some arms in the trainings (run and seed) that all of them have.
+
+    Args:
+      rows: of `load.pooled`.
+      names: the arms'.
+
+    Returns:
+      The rows of each, and how many such trainings there are.
+    """
     key = ["run", "seed"]
     sides = [rows.filter(pl.col("arm") == name) for name in names]
     pairs = sides[0].select(key).unique()
@@ -204,7 +212,7 @@ def _net_over(
     everything: bool = False,
 ) -> dict[str, Any] | None:
     """Net of ``diagnosed`` less that of another arm, pairs of a run and seed."""
-    sides, pairs = _paired(rows, DIAGNOSED, name)
+    sides, pairs = paired(rows, DIAGNOSED, name)
     if name == DIAGNOSED or not pairs:
         return None
     outcomes = [_outcomes(side, weights_BxU, everything) for side in sides]
@@ -245,9 +253,3 @@ def _deleted_right(own: pl.DataFrame) -> int | None:
     if own["planted"].is_null().all():
         return None
     return int(own.filter("deleted", "scored").height)
-
-
-__all__ = [
-    *("DIAGNOSED", "NONE", "ORACLE", "SHAM", "UNIVERSAL"),
-    *("against_oracle", "arms", "cause_column", "counts"),
-]
