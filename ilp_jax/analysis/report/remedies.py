@@ -15,7 +15,7 @@ from ilp_jax.analysis.report.page import drawn
 from ilp_jax.stats.remedies import has_remedies
 from ilp_jax.stats.schema import CAUSES
 
-_LINE, _GAP, _LABEL, _CURVE, _END = 18, 16, 150, 220, 110  # pixels
+_LINE, _GAP, _LABEL, _CURVE, _END, _TEXT = 18, 16, 150, 300, 130, 12  # pixels
 
 
 def remedies(runs: Sequence[Run]) -> dict[str, Any] | None:
@@ -70,7 +70,7 @@ def arms_chart(arms: Sequence[Mapping[str, Any]], width: int) -> alt.HConcatChar
     )
 
 
-def curves_chart(curves: Sequence[Mapping[str, Any]], width: int) -> alt.HConcatChart | None:
+def curves_chart(curves: Sequence[Mapping[str, Any]], width: int) -> alt.VConcatChart | None:
     """Rows recovered and lost a training against updates, a line an arm, in two panels.
 
     Args:
@@ -82,46 +82,68 @@ def curves_chart(curves: Sequence[Mapping[str, Any]], width: int) -> alt.HConcat
     """
     if not curves:
         return None
-    room = max(60, (width - _GAP - _END - 80) // 2)
-    return alt.hconcat(
-        _curve(curves, "recovered", "unlearned rows recovered, a training", room, False),
-        _curve(curves, "lost", "learned rows lost, a training", room, True),
+    room = max(60, width - _END - 60)
+    return alt.vconcat(
+        _curve(curves, "recovered", "unlearned rows recovered, a training", room),
+        _curve(curves, "lost", "learned rows lost, a training", room),
         spacing=_GAP,
     )
 
 
-def _curve(
-    curves: Sequence[Mapping[str, Any]], key: str, title: str, width: int, named: bool
-) -> alt.LayerChart:
+def _curve(curves: Sequence[Mapping[str, Any]], key: str, title: str, width: int) -> alt.LayerChart:
+    names = [one["arm"].replace("_", " ") for one in curves]
     rows = [
         {
-            "arm": one["arm"].replace("_", " "),
+            "arm": name,
             "updates": one["steps"],
             "rows": one[key]["value"],
-            "text": f"{one['arm'].replace('_', ' ')}, {one['steps']:.0f} updates: "
-            f"{one[key]['value']:.0f} {title}",
+            "text": f"{name}, {one['steps']:.0f} updates: {one[key]['value']:.0f} {title}",
         }
-        for one in curves
+        for name, one in zip(names, curves, strict=True)
     ]
-    data = alt.InlineData(values=files.to_json(rows), format=alt.DataFormat(type="json"))
-    base, ink = alt.Chart(data), "var(--ink)"
-    place = {
-        "x": alt.X("updates:Q", title="updates", scale=alt.Scale(zero=False)),
-        "y": alt.Y("rows:Q", title=None),
+    most = max(row["rows"] for row in rows)
+    ends = {row["arm"]: row for row in rows}  # budgets go upwards: the last one stays
+    places = apart([row["rows"] for row in ends.values()], most * _TEXT / _CURVE)
+    labels = [row | {"rows": place} for row, place in zip(ends.values(), places, strict=True)]
+    ink = "var(--ink)"
+    top = max(most, *places)
+    at = {
+        "x": alt.X("updates:Q", title="updates", scale=alt.Scale(zero=False, nice=False)),
+        "y": alt.Y("rows:Q", title=None, scale=alt.Scale(domain=[0, top])),
     }
-    lines = base.mark_line(color=ink, opacity=0.5, aria=False).encode(**place, detail="arm:N")
+    base = alt.Chart(_inline(rows))
+    lines = base.mark_line(color=ink, opacity=0.5, aria=False).encode(**at, detail="arm:N")
     dots = base.mark_point(size=35, filled=True, opacity=1, color=ink).encode(
-        **place, description="text:N"
+        **at, description="text:N"
     )
-    names = (
-        base.transform_aggregate(last="argmax(updates)", groupby=["arm"])
-        .transform_calculate(updates="datum.last.updates", rows="datum.last.rows")
-        .mark_text(align="left", dx=6, fontSize=10, color=ink, aria=False)
-        .encode(**place, text="arm:N")
+    told = (
+        alt.Chart(_inline(labels))
+        .mark_text(align="left", dx=8, fontSize=10, color=ink, aria=False)
+        .encode(**at, text="arm:N")
     )
-    told = alt.TitleParams(title, anchor="start", frame="group", fontSize=11)
-    layers = lines + dots + names if named else lines + dots
-    return layers.properties(width=width, height=_CURVE, title=told)
+    head = alt.TitleParams(title, anchor="start", frame="group", fontSize=11)
+    return (lines + dots + told).properties(width=width, height=_CURVE, title=head)
+
+
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """Places near values, in their order, no two nearer to each other than ``least``.
+
+    Args:
+      values: where labels belong.
+      least: distance that keeps them legible.
+
+    Returns:
+      A place for each; never below the value.
+    """
+    places = [0.0] * len(values)
+    below = float("-inf")
+    for i in sorted(range(len(values)), key=lambda i: values[i]):
+        below = places[i] = max(values[i], below + least)
+    return places
+
+
+def _inline(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
+    return alt.InlineData(values=files.to_json(rows), format=alt.DataFormat(type="json"))
 
 
 def _panel(
@@ -137,7 +159,7 @@ def _panel(
             rows.append(
                 {"arm": name, "value": cell["share"], "low": low, "high": high, "text": text}
             )
-    data = alt.InlineData(values=files.to_json(rows), format=alt.DataFormat(type="json"))
+    data = _inline(rows)
     axis = alt.Axis(labels=first, labelLimit=0, domain=False, ticks=False, grid=True)
     y = alt.Y("arm:N", scale=alt.Scale(domain=names), sort=None, title=None, axis=axis)
     x = alt.X(
