@@ -11,11 +11,12 @@ import errno
 import os
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import ilp_jax
-from ilp_jax.errors import RunFailure, UserError
+from ilp_jax.errors import RunFailure, Stopped, UserError
 from ilp_jax.fields import nearest
 
 # One line each for `ilp --help`; the second text is the command's own help.
@@ -106,6 +107,8 @@ COMMANDS = {
     ),
 }
 _SEVERAL = ("report", "evaluate")  # of which runs may stand side by side
+_TOGETHER = ("run", "probe", "train", "detect")  # which several processes may run as one
+_ON_DEVICES = (*_TOGETHER, "export", "replay", "influence", "mitigate")
 _NEEDS_WORKDIR = (
     *("run", "probe", "train", "detect", "diagnose", "export", "replay", "influence"),
     *("mitigate", "sweep"),
@@ -140,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return code
+    except Stopped as stopped:
+        return _say(str(stopped), stopped.exit_code)
     except UserError as error:  # RunFailure is one, with exit code 1
         return _say(f"error: {error}", error.exit_code)
     except SystemExit as done:  # argparse's --help
@@ -152,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         full = _disk_full(error)
         if full is None:
+            _leave(1, error)
             raise
         return _say(f"error: {RunFailure(full, 'no space left', 'free some and repeat')}", 1)
 
@@ -216,6 +222,8 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
         return _report_of(options, config)
     from ilp_jax import study
 
+    if command in _ON_DEVICES:
+        _join(command, config)
     if command == "report":
         return study.report(config, options.workdir[0])
     if command == "data preview":
@@ -231,6 +239,21 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
             return study.apply(config, options.workdir, options.out)
         return study.mitigate(config, options.workdir, options.jobs, options.train_only)
     return getattr(study, command)(config, options.workdir)
+
+
+def _join(command: str, config: Any) -> None:
+    """Makes one run of the processes that were started for it, and says what it runs on."""
+    from ilp_jax.mesh import axes, processes
+
+    processes.join(config.mesh)
+    if processes.count() > 1 and command not in _TOGETHER:
+        raise UserError(
+            f"ilp {command}",
+            f"runs in one process, and this run has {processes.count()}",
+            "start it on one host",
+        )
+    if processes.is_first() and (mesh := axes.make_mesh(config.mesh)).size > 1:
+        print(axes.describe(mesh), file=sys.stderr, flush=True)
 
 
 def _report_of(options: argparse.Namespace, config: Any) -> str:
@@ -256,7 +279,9 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _show(result: Any) -> None:
-    """Prints a text, or anything that rich can draw."""
+    """Prints a text, or anything that rich can draw; of several processes the first does."""
+    if os.environ.get("ILP_QUIET"):  # progress.QUIET, which takes long to import
+        return
     if isinstance(result, str):
         print(result)
     elif result is not None:
@@ -399,4 +424,15 @@ def _disk_full(error: BaseException | None) -> str | None:
 
 def _say(line: str, code: int) -> int:
     print(f"ilp: {line}", file=sys.stderr)
+    _leave(code)
     return code
+
+
+def _leave(code: int, error: Exception | None = None) -> None:
+    """Ends one process of several at once; see ``mesh.processes.leave``."""
+    processes = sys.modules.get("ilp_jax.mesh.processes")
+    if processes is None or processes.count() == 1:
+        return
+    if error is not None:
+        traceback.print_exception(error)
+    processes.leave(code)

@@ -51,6 +51,7 @@ _NO_RESULT = (
     "detect.rows_per_part",
     "diagnose",
     "influence",
+    "mesh",
     "mitigate",
     "planted.scores",  # the rows planted by them are compared with those of the run
     "replay",

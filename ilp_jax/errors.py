@@ -24,3 +24,21 @@ class RunFailure(UserError):
     """The run itself failed (non-finite loss, full disk): one line, exit code 1."""
 
     exit_code = 1
+
+
+class Stopped(RunFailure):
+    """The run was asked to stop (SIGTERM) and has saved what it had: one line, exit code 143.
+
+    Args:
+      step: updates done and saved.
+      total: updates of the whole training.
+    """
+
+    exit_code = 143  # 128 + 15, as of a process that the signal ended: launchers start it again
+
+    def __init__(self, step: int, total: int):
+        super().__init__(
+            "stopped by SIGTERM",
+            f"update {step} of {total} is saved",
+            "the same command goes on from there",
+        )

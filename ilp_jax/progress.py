@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,6 +12,8 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.errors import LiveError
 
+QUIET = "ILP_QUIET"
+"""Environment variable under which no bar is shown: of several processes one speaks."""
 _LINE_SHARE = 0.1
 _LINE_SECONDS = 30.0
 
@@ -69,7 +72,7 @@ def bar(
     Yields:
       The bar, to be advanced.
     """
-    if quiet:
+    if quiet or os.environ.get(QUIET):
         yield Bar(lambda count, text: None, done)
         return
     console = console or _console()

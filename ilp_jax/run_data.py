@@ -12,6 +12,7 @@ from ilp_jax.data.stages import tokens_of
 from ilp_jax.data.tables import read_examples, write_examples, write_plan
 from ilp_jax.detect import base_answers
 from ilp_jax.errors import UserError
+from ilp_jax.mesh import processes
 from ilp_jax.stats.truth import write_truth
 from ilp_jax.workspace import Workspace
 from ilp_jax.world import real
@@ -73,9 +74,9 @@ def make_options(ws: Workspace, params: Any) -> Workspace:
       RunFailure: the disk is full.
     """
     rows = base_answers.wanted(ws.data)
-    if not rows or made_options.exists(ws.workdir):
+    if not rows or processes.on_first(lambda: made_options.exists(ws.workdir)):
         return ws
     with progress.bar("probe base answers", total=len(rows)) as bar:
         made = base_answers.draw_options(ws, params, bar=bar)
-    made_options.write(ws.workdir, made)
-    return write_data(ws)
+    processes.on_first(lambda: made_options.write(ws.workdir, made))
+    return processes.first_then_rest(lambda: write_data(ws))

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from ilp_jax import files, run_record, tuned
 from ilp_jax.config import config_hash, to_dict
 from ilp_jax.errors import UserError
-from ilp_jax.models import weights
+from ilp_jax.mesh import processes
 from ilp_jax.notes import about_stages, notes
 from ilp_jax.run_data import make_options, write_data
 from ilp_jax.stats import replay as replayed
@@ -22,7 +22,7 @@ from ilp_jax.stats.projections import PROJECTIONS
 from ilp_jax.stats.reader import INFERENCE
 from ilp_jax.train import loop
 from ilp_jax.train.checkpoint import Checkpoints
-from ilp_jax.workspace import Workspace, open_workspace
+from ilp_jax.workspace import Workspace, load_weights, open_workspace
 from ilp_jax.world.base import located
 
 
@@ -46,7 +46,9 @@ class Session:
         """Config, data, tokenizer and programs; the data's tables are written with it."""
         if self._workspace is None:
             opened = tuned.open_pair if self.config.model.tuned else open_workspace
-            self._workspace = write_data(opened(located(self.config), self.workdir))
+            config = processes.first_then_rest(lambda: located(self.config))
+            ws = opened(config, self.workdir)
+            self._workspace = processes.first_then_rest(lambda: write_data(ws))
         return self._workspace
 
     def make_options(self, params: Any) -> None:
@@ -61,7 +63,7 @@ class Session:
         self._workspace = with_options
         record = files.read_json(self.workdir / run_record.FILE)
         about = record["about"] | {"notes": self._notes()}
-        run_record.describe(self.workdir, record["weights_hash"], about)
+        processes.on_first(lambda: run_record.describe(self.workdir, record["weights_hash"], about))
 
     def take_params(self) -> Any:
         """The parameters that the phase before left; they are handed over."""
@@ -71,24 +73,29 @@ class Session:
     def load_base(self) -> Any:
         """The base model's parameters on the device; records what they are."""
         data = self.workspace.data  # first: what is wrong with it shows before weights are read
-        loaded = weights.load(self.workspace.config.model.path)
-        run_record.describe(
-            self.workdir,
-            weights_hash=loaded.weights_hash,
-            about={
-                "weights": loaded.description,
-                "stages": about_stages(data),
-                "notes": self._notes(),
-            },
-        )
-        return jax.device_put(loaded.params)
+        loaded = load_weights(self.workspace.config.model.path, self.workspace.layout)
+        about = {
+            "weights": loaded.description,
+            "stages": about_stages(data),
+            "notes": self._notes(),
+        }
+        hashes = processes.exchange(loaded.weights_hash)
+        if len(set(hashes)) > 1:
+            raise UserError(
+                self.workspace.config.model.path,
+                f"is not the same in all processes (process {_odd(hashes)} has another)",
+                "stage the same weights on every host",
+            )
+        processes.on_first(lambda: run_record.describe(self.workdir, loaded.weights_hash, about))
+        return loaded.params
 
     def read_base(self) -> Any:
         """The base model's parameters on the device; records nothing.
 
         Adapters, where the run has them, are not among them.
         """
-        return jax.device_put(weights.load(self.workspace.config.model.path).params)
+        ws = self.workspace
+        return load_weights(ws.config.model.path, ws.layout).params
 
     def restore_final(self) -> Any:
         """The parameters after the last update, from its checkpoint (and the base, if adapted).
@@ -117,6 +124,11 @@ class Session:
         return notes(self.workspace.data, self.workspace.decoder.lora)
 
 
+def _odd(values: list[str]) -> int:
+    """The first place whose value is not the first one's."""
+    return next(i for i, value in enumerate(values) if value != values[0])
+
+
 @contextlib.contextmanager
 def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
     """Locks a run's folder and makes sure that it is this config's run.
@@ -128,14 +140,23 @@ def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
     Raises:
       UserError: the folder is in use, or holds a run of another config.
     """
-    with run_record.locked(workdir):
+    hashed = config_hash(config)
+    if len(set(hashes := processes.exchange(hashed))) > 1:
+        raise UserError(
+            "--config",
+            f"is not the same in all processes (process {_odd(hashes)} has another)",
+            "start every process with the same command and the same files",
+        )
+
+    def begin(stack: contextlib.ExitStack) -> None:
+        stack.enter_context(run_record.locked(workdir))
         run_record.open_run(
             workdir,
             to_dict(config),
-            config_hash=config_hash(config),
+            config_hash=hashed,
             device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             seeds={"data": config.seed},
-            ignore=("diagnose", "influence", "mitigate", "replay", "report"),
+            ignore=("diagnose", "influence", "mesh", "mitigate", "replay", "report"),
         )
         for folder in (
             workdir,
@@ -144,4 +165,14 @@ def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
             workdir / replayed.PARTS,
         ):
             files.remove_temporaries(folder)
+
+    with contextlib.ExitStack() as stack:
+        processes.on_first(lambda: begin(stack))
+        seen = processes.exchange((workdir / run_record.FILE).exists())
+        if not all(seen):
+            raise UserError(
+                workdir,
+                f"is not seen by process {seen.index(False)}: it is on another machine's disk",
+                "give a --workdir that all processes share, such as gs://BUCKET/RUN",
+            )
         yield Session(config, workdir)

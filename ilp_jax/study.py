@@ -9,6 +9,7 @@ here can be called from a notebook.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from ilp_jax.data import preview as data_preview
 from ilp_jax.data.stages import build
 from ilp_jax.detect.point import Point, ask_point
 from ilp_jax.errors import UserError
+from ilp_jax.mesh import processes
 from ilp_jax.mitigate import experiment, workers
 from ilp_jax.mitigate.train_arm import FOLDER, identity, is_trained
 from ilp_jax.models.export import export as export_folder
@@ -40,7 +42,7 @@ from ilp_jax.session import Session, open_session
 from ilp_jax.stats import replay as replayed
 from ilp_jax.stats.projections import write_representations
 from ilp_jax.stats.remedies import FILE as REMEDIES
-from ilp_jax.stats.writer import StatsWriter, compact, discard_after
+from ilp_jax.stats.writer import discard_after
 from ilp_jax.train import loop
 from ilp_jax.train.influence import influence as influence_pass
 from ilp_jax.train.influence import ready as ready_to_influence
@@ -265,14 +267,28 @@ def _run_phases(
         tuned.check_pair(config)
     with open_session(config, workdir) as session:
         for phase in (one for one in wanted if one in possible):
-            identity = _identity(config, workdir, phase)
-            if run_record.is_finished(workdir, phase, identity):
+            if not processes.on_first(_is_due, config, workdir, phase, possible):
                 continue
-            _require_before(config, workdir, phase, possible)
             start = time.monotonic()
-            _PHASE[phase](session)
-            run_record.finish_phase(workdir, phase, time.monotonic() - start, identity)
+            if phase in _ALONE:
+                processes.on_first(_PHASE[phase], session)
+            else:
+                _PHASE[phase](session)
+            seconds = time.monotonic() - start
+            processes.on_first(_finish, config, workdir, phase, seconds)
     return _result(workdir, wanted[-1])
+
+
+def _is_due(config: ConfigDict, workdir: epath.Path, phase: str, phases: tuple[str, ...]) -> bool:
+    """Whether a phase is to be run; those before it must be finished."""
+    if run_record.is_finished(workdir, phase, _identity(config, workdir, phase)):
+        return False
+    _require_before(config, workdir, phase, phases)
+    return True
+
+
+def _finish(config: ConfigDict, workdir: epath.Path, phase: str, seconds: float) -> None:
+    run_record.finish_phase(workdir, phase, seconds, _identity(config, workdir, phase))
 
 
 def _phases_of(config: ConfigDict, wanted: tuple[str, ...]) -> tuple[str, ...]:
@@ -328,20 +344,23 @@ def _probe(session: Session) -> None:
     session.make_options(params)
     ws = session.workspace
     everything = np.arange(len(ws.data.examples))
-    discard_after(ws.workdir / loop.STATS, -1, prefix="base")
+    processes.on_first(lambda: discard_after(ws.workdir / loop.STATS, -1, prefix="base"))
     place = {"stage": 0, "epoch": 0, "step": 0}
-    with StatsWriter(ws.workdir / loop.STATS, "base", metadata=loop.norms_of(ws)) as writer:
+    with loop.stats_writer(ws, "base") as writer:
         with progress.bar("probe base", total=len(everything)) as bar:
             with_norms = "base" in ws.config.probe.norms_at
             for columns in probe_pass(
                 ws, params, everything, with_norms=with_norms, bar=bar, **place
             ):
                 writer.append(0, columns)
-    compact(ws.workdir / loop.STATS, "base")
+    loop.compact_stats(ws, "base")
     if ws.config.probe.representations:
         with progress.bar("probe prompts", total=len(everything)) as bar:
             vectors = representations(ws, params, everything, bar)
-            write_representations(ws.workdir, vectors, METADATA)
+            if processes.is_first():
+                write_representations(ws.workdir, vectors, METADATA)
+            else:  # takes part in what the vectors cost
+                collections.deque(vectors, maxlen=0)
     if "base" in ws.config.detect.points:
         _ask_all(ws, params, "base", **place)
     session.params = base
@@ -385,6 +404,8 @@ def _report(session: Session) -> None:
     report_page.report(session.workdir, to_dict(session.config)["report"])
 
 
+_ALONE = ("diagnose", "evaluate", "report")
+"""Phases that read and write files alone: of several processes the first runs them."""
 _PHASE: dict[str, Callable[[Session], None]] = {
     "probe": _probe,
     "train": _train,

@@ -21,12 +21,12 @@ from ilp_jax.data.study import StudyData
 from ilp_jax.detect import base_answers
 from ilp_jax.detect.point import Point, ask_point, is_asked
 from ilp_jax.errors import UserError
-from ilp_jax.mesh import replicate
 from ilp_jax.models import weights
 from ilp_jax.models.tokenizer import load_tokenizer
 from ilp_jax.workspace import (
     Workspace,
     check_vocabulary,
+    load_weights,
     make_decoder,
     make_programs,
     open_workspace,
@@ -153,12 +153,14 @@ def ask_both(ws: Workspace, about: Mapping[str, Any]) -> None:
 
 def _ask(ws: Workspace, path: str, point: Point) -> None:
     """Loads a model and asks it; nothing of it is referred to afterwards."""
-    decoder = make_decoder(ws.config, path)
+    decoder = make_decoder(ws.config, path, layout=ws.layout)
     programs = ws.programs  # compiled once, where both are the same to the compiler
     if decoder != ws.decoder:
-        programs = make_programs(decoder, ws.optimizer, ws.config.train.loss_normalization)
+        programs = make_programs(
+            decoder, ws.optimizer, ws.config.train.loss_normalization, ws.layout
+        )
     one = dataclasses.replace(ws, decoder=decoder, programs=programs)
-    ask_point(one, replicate(weights.load(path).params), point)
+    ask_point(one, load_weights(path, ws.layout).params, point)
 
 
 def _check_same_tokens(

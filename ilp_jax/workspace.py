@@ -17,6 +17,9 @@ from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
 from ilp_jax.detect.score import score_step
 from ilp_jax.errors import UserError
+from ilp_jax.mesh.axes import check_fit
+from ilp_jax.mesh.layout import Layout, layout_of
+from ilp_jax.mesh.rows import ONE_DEVICE, Placement
 from ilp_jax.models import weights
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.lora import LoraConfig
@@ -53,6 +56,7 @@ class Workspace:
       decoder: the model.
       optimizer: direction of an update.
       programs: the compiled steps.
+      layout: the mesh of several devices and what lies where; None on one device.
     """
 
     config: ConfigDict
@@ -62,6 +66,20 @@ class Workspace:
     decoder: Decoder
     optimizer: optax.GradientTransformation
     programs: Programs
+    layout: Layout | None = None
+
+    @property
+    def place(self) -> Placement:
+        """Where rows and scalars go that meet the run's parameters."""
+        return ONE_DEVICE if self.layout is None else self.layout.placement
+
+
+def load_weights(path: str, layout: Layout | None) -> weights.LoadedModel:
+    """A model with its parameters on their devices; see ``weights.load``."""
+    if layout is not None:
+        return weights.load(path, layout.place)
+    loaded = weights.load(path)
+    return dataclasses.replace(loaded, params=jax.device_put(loaded.params))
 
 
 def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
@@ -74,12 +92,15 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
     Raises:
       UserError: model folder, data files or config are wrong.
     """
-    lora = config.lora
+    lora, layout = config.lora, layout_of(config.mesh)
     decoder = make_decoder(
         config,
         config.model.path,
         LoraConfig(lora.rank, tuple(lora.targets), lora.scale) if lora.rank else None,
+        layout,
     )
+    if layout is not None:
+        check_fit(layout.mesh, config, decoder.config.n_kv_heads)
     tokenizer = load_tokenizer(config.model.path)
     optimizer = make_optimizer(config.train)
     data = build(config, tokenizer)
@@ -91,7 +112,8 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
         tokenizer=tokenizer,
         decoder=decoder,
         optimizer=optimizer,
-        programs=make_programs(decoder, optimizer, config.train.loss_normalization),
+        programs=make_programs(decoder, optimizer, config.train.loss_normalization, layout),
+        layout=layout,
     )
 
 
@@ -103,17 +125,23 @@ def anchored(ws: Workspace, decay: float) -> Workspace:
       decay: see ``train.optim.towards_start``.
     """
     optimizer = make_optimizer(ws.config.train, decay)
-    programs = make_programs(ws.decoder, optimizer, ws.config.train.loss_normalization)
+    programs = make_programs(ws.decoder, optimizer, ws.config.train.loss_normalization, ws.layout)
     return dataclasses.replace(ws, optimizer=optimizer, programs=programs)
 
 
-def make_decoder(config: ConfigDict, path: str, lora: LoraConfig | None = None) -> Decoder:
+def make_decoder(
+    config: ConfigDict,
+    path: str,
+    lora: LoraConfig | None = None,
+    layout: Layout | None = None,
+) -> Decoder:
     """The model at a path, as the config computes it; its weights are not read.
 
     Args:
       config: the resolved config.
       path: of the model.
       lora: its adapters, None for none.
+      layout: where its activations lie, None on one device.
 
     Raises:
       UserError: nothing there, or a variant that the decoder does not have.
@@ -123,7 +151,8 @@ def make_decoder(config: ConfigDict, path: str, lora: LoraConfig | None = None) 
         compute_dtype=config.model.compute_dtype,
         remat=config.model.remat,
     )
-    return Decoder(model, config.train.norm_method, config.train.gram_cost_ratio, lora)
+    shards = None if layout is None else layout.shards
+    return Decoder(model, config.train.norm_method, config.train.gram_cost_ratio, lora, shards)
 
 
 def check_vocabulary(path: str, data: StudyData, vocab_size: int) -> None:
@@ -152,7 +181,10 @@ def check_vocabulary(path: str, data: StudyData, vocab_size: int) -> None:
 
 
 def make_programs(
-    decoder: Decoder, optimizer: optax.GradientTransformation, normalization: str
+    decoder: Decoder,
+    optimizer: optax.GradientTransformation,
+    normalization: str,
+    layout: Layout | None = None,
 ) -> Programs:
     """Jits the steps of a model.
 
@@ -160,9 +192,14 @@ def make_programs(
       decoder: the model.
       optimizer: direction of an update.
       normalization: of the training loss.
+      layout: where parameters and moments lie; None on one device.
     """
     train = functools.partial(
-        train_step, decoder=decoder, optimizer=optimizer, normalization=normalization
+        train_step,
+        decoder=decoder,
+        optimizer=optimizer,
+        normalization=normalization,
+        layout=layout,
     )
     probe = functools.partial(probe_step, decoder=decoder)
     return Programs(

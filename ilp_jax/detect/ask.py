@@ -27,7 +27,7 @@ from scipy.special import softmax
 
 from ilp_jax.data.batches import OptionBatch, option_batches
 from ilp_jax.data.study import StudyData
-from ilp_jax.mesh import placement_of
+from ilp_jax.mesh.rows import fetch, placement_of, put
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
 
 RESPONSE_BRANCH, FIRST_OPTION_BRANCH = 1, 2
@@ -83,18 +83,18 @@ def scored(
       The rows, and the arrays [B, R] of ``score_step`` on the host.
     """
     settings, place = ws.config.detect, placement_of(params)
-    temperature = jax.device_put(np.float32(settings.temperature), place.whole)
+    temperature = put(np.float32(settings.temperature), place.whole)
     batch_size, waiting = place.batch_size(settings.batch_size), None
     for batch in option_batches(data, indices, batch_size, settings.length_buckets):
-        scores = ws.programs.score(params, jax.device_put(batch.rows, place.rows), temperature)
+        scores = ws.programs.score(params, put(batch.rows, place.rows), temperature)
         # The batch before is read while this one runs.
         if waiting is not None:
-            yield waiting[0], jax.device_get(waiting[1])
+            yield waiting[0], fetch(waiting[1])
         waiting = (batch, scores)
         if bar is not None:
             bar.advance(batch.meta.n_real)
     if waiting is not None:
-        yield waiting[0], jax.device_get(waiting[1])
+        yield waiting[0], fetch(waiting[1])
 
 
 def _records(ws: Any, batch: OptionBatch, host: dict[str, np.ndarray]) -> list[dict]:

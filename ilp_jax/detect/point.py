@@ -28,7 +28,8 @@ from ilp_jax.detect.drawn import draw
 from ilp_jax.detect.screen import candidates, is_sampled
 from ilp_jax.detect.tempered import add_laws
 from ilp_jax.errors import RunFailure
-from ilp_jax.mesh import placement_of
+from ilp_jax.mesh import processes
+from ilp_jax.mesh.rows import placement_of
 from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.reader import INFERENCE
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
@@ -88,13 +89,21 @@ def ask_point(ws: Workspace, params: Any, point: Point) -> None:
       RunFailure: a log-probability is not a number, or the disk is full.
     """
     folder = ws.workdir / INFERENCE / f".parts.{point.name}"
-    files.remove_temporaries(folder)
-    if not is_asked(ws, point):
-        identity = _identity(ws, point)
-        answers = _answers(ws, params, point, folder, identity)
-        put_inference(ws.workdir, point.name, answers, point.step, {IDENTITY: identity})
-    if folder.exists():
-        folder.rmtree()
+    identity = _identity(ws, point)
+
+    def begin() -> bool:
+        files.remove_temporaries(folder)
+        return is_asked(ws, point)
+
+    def end(answers: pa.Table | None) -> None:
+        if answers is not None:
+            put_inference(ws.workdir, point.name, answers, point.step, {IDENTITY: identity})
+        if folder.exists():
+            folder.rmtree()
+
+    done = processes.on_first(begin)
+    answers = None if done else _answers(ws, params, point, folder, identity)
+    processes.on_first(lambda: end(answers))
 
 
 def _answers(
@@ -172,17 +181,21 @@ class _Parts:
         parts = [indices[start : start + size] for start in range(0, len(indices), size)]
         paths = [self.folder / f"{verb}-{number:06d}.parquet" for number in range(len(parts))]
         marks = [self._mark(verb, part) for part in parts]
-        there = [
-            path.exists() and files.read_metadata(path).get(IDENTITY) == mark
-            for path, mark in zip(paths, marks, strict=True)
-        ]
+        there = processes.on_first(
+            lambda: [
+                path.exists() and files.read_metadata(path).get(IDENTITY) == mark
+                for path, mark in zip(paths, marks, strict=True)
+            ]
+        )
         done = sum(len(part) for part, is_there in zip(parts, there, strict=True) if is_there)
         total = per_row * len(indices)
         with progress.bar(f"{_LABELS[verb]} {name}", total=total, done=per_row * done) as bar:
             for path, part, mark, is_there in zip(paths, parts, marks, there, strict=True):
                 if not is_there:
                     table = answer(part, bar)
-                    files.write_parquet(path, table, {IDENTITY: mark}, schema=INFERENCE_SCHEMA)
+                    if processes.is_first():
+                        files.write_parquet(path, table, {IDENTITY: mark}, schema=INFERENCE_SCHEMA)
+        processes.on_first(lambda: None)  # every part is on disk
         tables = [files.conform(files.read_arrow(path), INFERENCE_SCHEMA) for path in paths]
         return pa.concat_tables(tables) if tables else INFERENCE_SCHEMA.empty_table()
 

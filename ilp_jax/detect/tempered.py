@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ilp_jax.data.batches import option_batches
 from ilp_jax.detect.ask import RESPONSE_BRANCH
+from ilp_jax.mesh.rows import fetch, placement_of, put
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
 
 if TYPE_CHECKING:
@@ -64,13 +65,13 @@ def _laws(
     ws: Workspace, params: Any, indices: Sequence[int], temperature: float, bar: Any
 ) -> dict[int, float]:
     """Log-probability of each response and its end at a temperature, by example index."""
-    settings, found = ws.config.detect, {}
-    heat = jax.device_put(np.float32(temperature))
+    settings, found, place = ws.config.detect, {}, placement_of(params)
+    heat, size = put(np.float32(temperature), place.whole), place.batch_size(settings.batch_size)
     with jax.transfer_guard("disallow"):
         # The rows of `ask`, options included, so that its compiled program serves.
-        for batch in option_batches(ws.data, indices, settings.batch_size, settings.length_buckets):
-            scores = ws.programs.score(params, jax.device_put(batch.rows), heat)
-            logprob_BxR = jax.device_get(scores["logprob_tempered"])
+        for batch in option_batches(ws.data, indices, size, settings.length_buckets):
+            scores = ws.programs.score(params, put(batch.rows, place.rows), heat)
+            logprob_BxR = fetch(scores["logprob_tempered"])
             of_response_BxR = batch.slot_branch_BxR == RESPONSE_BRANCH
             totals_B = np.where(of_response_BxR, logprob_BxR, 0).sum(-1, dtype=np.float64)
             n_real = batch.meta.n_real

@@ -1,6 +1,6 @@
 """The fields of a study's configuration; each group's defaults, choices and ranges in one file.
 
-    model (lora), train (probe, convergence, checkpoint), detect, diagnose, replay, influence,
+    model (lora), mesh, train (probe, convergence, checkpoint), detect, diagnose, replay, influence,
     mitigate, report, stage
         -> defaults: all of them together -> check: choices, ranges, what must hold between them
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from ilp_jax.fields.detect import detect_fields
 from ilp_jax.fields.diagnose import diagnose_fields
 from ilp_jax.fields.influence import influence_fields
+from ilp_jax.fields.mesh import mesh_fields
 from ilp_jax.fields.mitigate import mitigate_fields
 from ilp_jax.fields.model import lora_fields, model_fields
 from ilp_jax.fields.planted import planted_fields
@@ -60,6 +61,7 @@ def default_config() -> ConfigDict:
     config.planted = planted_fields()
     config.model = model_fields()
     config.lora = lora_fields()
+    config.mesh = mesh_fields()
     config.train = train_fields()
     config.probe = probe_fields()
     config.convergence = convergence_fields()

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import polars as pl
 from etils import epath
@@ -23,6 +22,7 @@ from ilp_jax.detect.point import Point, ask_point, is_asked
 from ilp_jax.detect.variants import SHORT, reworded
 from ilp_jax.errors import UserError
 from ilp_jax.fields.mitigate import CURVES
+from ilp_jax.mesh.rows import fetch_own
 from ilp_jax.mitigate import actions, outcome
 from ilp_jax.mitigate.arm_data import page_rows
 from ilp_jax.mitigate.arms import Arm, make_arm, treat
@@ -363,9 +363,9 @@ def _asked(ws: Workspace, params: Any, facts: list[Fact]) -> list[float]:
     )
     data = StudyData(examples, tokens_of(ws.config, ws.tokenizer, examples), ())
     found = np.zeros(len(facts))
-    size = ws.config.probe.batch_size
+    size = ws.place.batch_size(ws.config.probe.batch_size)
     for rows, meta in probe_batches(data, range(len(facts)), size, ws.config.length_buckets):
-        stats = jax.device_get(ws.programs.probe[False](params, in_microbatches(rows, 1)))
+        _, stats = fetch_own(ws.programs.probe[False](params, in_microbatches(rows, 1, ws.place)))
         found[meta.example_index_B[: meta.n_real]] = np.exp(-stats["loss_sum"][: meta.n_real])
     return found.tolist()
 

@@ -18,6 +18,7 @@ from ilp_jax.data.study import StudyData
 from ilp_jax.data.tables import write_examples, write_plan
 from ilp_jax.detect.normalise import normalise
 from ilp_jax.detect.point import Point, ask_point
+from ilp_jax.mesh.rows import fetch_own
 from ilp_jax.mitigate import progressive, resample
 from ilp_jax.mitigate.arm_data import arm_config, arm_data, originals
 from ilp_jax.mitigate.arms import PROGRESSIVE, SHAM, WEIGHTED, Arm
@@ -152,10 +153,10 @@ def general_loss(ws: Workspace, params: Any, general: StudyData) -> float:
       general: the texts.
     """
     loss, n_tokens = 0.0, 0
-    size = ws.config.probe.batch_size
+    size = ws.place.batch_size(ws.config.probe.batch_size)
     rows = range(len(general.examples))
     for batch, meta in probe_batches(general, rows, size, ws.config.length_buckets):
-        stats = jax.device_get(ws.programs.probe[False](params, in_microbatches(batch, 1)))
+        _, stats = fetch_own(ws.programs.probe[False](params, in_microbatches(batch, 1, ws.place)))
         loss += float(stats["loss_sum"][: meta.n_real].sum())
         n_tokens += int(stats["n_tokens"][: meta.n_real].sum())
     return loss / max(n_tokens, 1)

@@ -25,6 +25,7 @@ from ilp_jax.models.layers import (
 )
 from ilp_jax.models.lora import COLLECTION, LoraConfig
 from ilp_jax.norms import rules, taps
+from ilp_jax.norms.shards import Shards, Split
 
 GROUPS = ("embed", "attn", "mlp", "norm", "head")
 """Module groups of a gradient norm; every parameter is in exactly one."""
@@ -58,12 +59,14 @@ class Decoder(nn.Module):
       gram_cost_ratio: see ``rules.GRAM_COST_RATIO``.
       lora: adapters in a collection ``lora`` beside ``params``, or None. With adapters the
         norms are theirs alone.
+      shards: how activations lie on a mesh of several devices, or None.
     """
 
     config: ModelConfig
     norm_method: str = rules.AUTO
     gram_cost_ratio: float = rules.GRAM_COST_RATIO
     lora: LoraConfig | None = None
+    shards: Shards | None = None
 
     @nn.compact
     def __call__(
@@ -93,7 +96,7 @@ class Decoder(nn.Module):
         method = self.norm_method if probes is not None else rules.OFF
         if probes is None:
             probes = zero_probes(tokens_BxT.shape[0])
-        options = Options(method, self.gram_cost_ratio, self.lora)
+        options = Options(method, self.gram_cost_ratio, self.lora, self.shards)
         if self.lora is not None:
             # What is frozen gets probes that nobody differentiates.
             adapters = {ADAPTERS + group: probes[group] for group in ("attn", "mlp")}
@@ -101,7 +104,8 @@ class Decoder(nn.Module):
 
         table_VxD = _Table(c.vocab_size, c.d_model, name="embed")()
         x_BxTxD, link_BxTxD = taps.embed(table_VxD, tokens_BxT, probes["embed"])
-        x_BxTxD = x_BxTxD.astype(c.compute_dtype)
+        link_BxTxD = options.pin(link_BxTxD)
+        x_BxTxD = options.pin(x_BxTxD).astype(c.compute_dtype)
 
         layer = nn.remat(Layer, prevent_cse=False) if c.remat == "full" else Layer
         layers = nn.scan(
@@ -121,18 +125,25 @@ class Decoder(nn.Module):
 
         if target_index_BxR is not None:
             x_BxTxD = jnp.take_along_axis(x_BxTxD, target_index_BxR[:, :, None], axis=1)
-        h_BxRxD = RMSNorm(c.norm_eps, name="final_norm")(x_BxTxD, probes["norm"])
+        h_BxRxD = RMSNorm(c.norm_eps, options, name="final_norm")(
+            options.pin(x_BxTxD), probes["norm"]
+        )
         method = rules.choose(
             method, h_BxRxD.shape[1], c.d_model, c.vocab_size, self.gram_cost_ratio
         )
+        split = self.shards and Split(self.shards, output=True)
+        if split:
+            h_BxRxD = split.pin_input(h_BxRxD)
         if c.tie_embeddings:
             logits_BxRxV = taps.tied_head(
-                method, h_BxRxD, table_VxD, tokens_BxT, link_BxTxD, probes["embed"]
+                method, h_BxRxD, table_VxD, tokens_BxT, link_BxTxD, probes["embed"], split
             )
         else:
             kernel_DxV = _Head(c.d_model, c.vocab_size, name="head")()
-            (logits_BxRxV,) = taps.dense(method, h_BxRxD, (kernel_DxV,), probes["head"])
-            logits_BxRxV = logits_BxRxV.astype(jnp.float32)
+            (logits_BxRxV,) = taps.dense(method, h_BxRxD, (kernel_DxV,), probes["head"], split)
+        if split:
+            logits_BxRxV = split.pin_output(logits_BxRxV)
+        logits_BxRxV = logits_BxRxV.astype(jnp.float32)
         return logits_BxRxV if past is None else (logits_BxRxV, own)
 
 

@@ -237,13 +237,16 @@ def _rope_scaling(
     return RopeScaling(kind="factors", factors=factors)
 
 
-def load_params(reader: gguf.GGUFReader, config: ModelConfig, where: object) -> dict[str, Any]:
+def load_params(
+    reader: gguf.GGUFReader, config: ModelConfig, where: object, place: Any = None
+) -> dict[str, Any]:
     """Reads a GGUF file's tensors into the parameter tree, dequantised.
 
     Args:
       reader: the open file.
       config: what ``model_config`` returned for it.
       where: its path, for messages.
+      place: where each array goes, see ``names.build_params``.
 
     Returns:
       Nested dict of float32 arrays: kernels (in, out), layers stacked on axis 0.
@@ -267,15 +270,16 @@ def load_params(reader: gguf.GGUFReader, config: ModelConfig, where: object) -> 
         where,
     )
 
-    def read(hf_name: str) -> np.ndarray:
+    def read(hf_name: str, part: names.Part) -> np.ndarray:
+        # Whole: values are quantised in blocks, and rows of llama's queries and keys are mixed.
         array = _dequantise(tensors[gguf_name(hf_name)], where)
         if arch == "llama" and ".q_proj." in hf_name:
-            return _unpermute(array, config.n_heads)
+            array = _unpermute(array, config.n_heads)
         if arch == "llama" and ".k_proj." in hf_name:
-            return _unpermute(array, config.n_kv_heads)
-        return array
+            array = _unpermute(array, config.n_kv_heads)
+        return array[part]
 
-    return names.build_params(config, read)
+    return names.build_params(config, read, place)
 
 
 def weight_type(reader: gguf.GGUFReader) -> tuple[str, bool]:

@@ -235,7 +235,7 @@ def stored_dtypes(files: Sequence[Path]) -> list[str]:
 
 
 def load_params(
-    folder: str | os.PathLike, config: ModelConfig
+    folder: str | os.PathLike, config: ModelConfig, place: Any = None
 ) -> tuple[dict[str, Any], list[Path], list[str]]:
     """Reads a folder's safetensors into the parameter tree, tensor by tensor.
 
@@ -246,6 +246,7 @@ def load_params(
     Args:
       folder: the model folder.
       config: what ``model_config`` returned for it.
+      place: where each array goes, see ``names.build_params``.
 
     Returns:
       (nested dict of float32 arrays, kernels (in, out), layers stacked on axis 0; the files
@@ -278,20 +279,25 @@ def load_params(
                 path, f"is truncated or damaged ({error})", "copy or download the file again"
             ) from error
 
-    def read(name: str) -> np.ndarray:
+    def read(name: str, part: names.Part) -> np.ndarray:
         # Opened for each tensor: pages of a file that stays mapped count as memory in use.
         with safe_open(home[name], framework="numpy") as file:
-            return file.get_tensor(name)
+            return file.get_slice(name)[part]
+
+    def table(name: str) -> np.ndarray:
+        return read(name, (slice(None), slice(None)))
 
     tied_copy = config.tie_embeddings and shapes.pop("lm_head.weight", None) is not None
     names.check_tensors(expected, shapes, folder)
-    if tied_copy and not np.array_equal(read("lm_head.weight"), read("model.embed_tokens.weight")):
+    if tied_copy and not np.array_equal(
+        table("lm_head.weight"), table("model.embed_tokens.weight")
+    ):
         raise UserError(
             folder,
             "config.json ties the head to the embedding, but lm_head.weight differs from it",
             "set tie_word_embeddings to false, or remove lm_head.weight",
         )
-    params = names.build_params(config, read)
+    params = names.build_params(config, read, place)
     return params, files, sorted(_DTYPES[d] for d in dtypes)
 
 

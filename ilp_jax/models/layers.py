@@ -14,6 +14,7 @@ from ilp_jax.models import rope
 from ilp_jax.models.config import ModelConfig
 from ilp_jax.models.lora import COLLECTION, LoraConfig
 from ilp_jax.norms import rules, taps
+from ilp_jax.norms.shards import Shards, Split
 
 Probes = Mapping[str, jax.Array]
 """Zeros [B] by module group, and by ``ADAPTERS`` + group for adapters."""
@@ -48,11 +49,21 @@ class Options:
       method: how norms are taken (``rules.choose``); ``off`` where none are wanted.
       gram_cost_ratio: see ``rules.GRAM_COST_RATIO``.
       lora: adapters beside the frozen projections, or None.
+      shards: how activations lie on a mesh, or None.
     """
 
     method: str = rules.OFF
     gram_cost_ratio: float = rules.GRAM_COST_RATIO
     lora: LoraConfig | None = None
+    shards: Shards | None = None
+
+    def pin(self, x_BxTxD: jax.Array) -> jax.Array:
+        """Holds the residual stream to its place on the mesh."""
+        return x_BxTxD if self.shards is None else self.shards.pin(x_BxTxD)
+
+    def per_example(self, param: jax.Array, probe_B: jax.Array) -> jax.Array:
+        """``taps.per_example``, every copy with its row."""
+        return self.pin(taps.per_example(param, probe_B))
 
 
 class Dense(nn.Module):
@@ -63,12 +74,14 @@ class Dense(nn.Module):
       use_bias: whether each has ``{name}/bias``.
       group: module group whose probes collect the squared norms.
       options: see ``Options``.
+      narrows: the input, not the outputs, is what a mesh's axis ``tensor`` splits.
     """
 
     features: tuple[tuple[str, int], ...]
     use_bias: bool
     group: str
     options: Options
+    narrows: bool = False
 
     @nn.compact
     def __call__(self, x_BxTxI: jax.Array, probes: Probes) -> tuple[jax.Array, ...]:
@@ -84,10 +97,15 @@ class Dense(nn.Module):
         method = rules.OFF if options.lora else options.method
         method = rules.choose(method, x_BxTxI.shape[1], d_in, d_out, options.gram_cost_ratio)
         kernels = tuple(kernel for kernel, _, _ in weights)
-        outputs = taps.dense(method, x_BxTxI, kernels, probe_B)
+        split = options.shards and Split(options.shards, self.narrows, not self.narrows)
+        if split:
+            x_BxTxI = split.pin_input(x_BxTxI)
+        outputs = taps.dense(method, x_BxTxI, kernels, probe_B, split)
+        if split:
+            outputs = tuple(split.pin_output(y) for y in outputs)
         if self.use_bias:
             outputs = tuple(
-                y + taps.per_example(bias, probe_B)[:, None, :].astype(y.dtype)
+                y + options.per_example(bias, probe_B)[:, None, :].astype(y.dtype)
                 for y, (_, bias, _) in zip(outputs, weights, strict=True)
             )
         if options.lora is None:
@@ -107,7 +125,8 @@ class Dense(nn.Module):
         # Adapters are small: a copy for each example costs little, and leaves each example's
         # own gradient in its cotangent.
         probe_B = probes[ADAPTERS + self.group]
-        a_BxIxR, b_BxRxO = (taps.per_example(p, probe_B).astype(x_BxTxI.dtype) for p in adapter)
+        copies = (self.options.per_example(part, probe_B) for part in adapter)
+        a_BxIxR, b_BxRxO = (copy.astype(x_BxTxI.dtype) for copy in copies)
         inner_BxTxR = jnp.einsum("bti,bir->btr", x_BxTxI, a_BxIxR)
         return self.options.lora.scale * jnp.einsum("btr,bro->bto", inner_BxTxR, b_BxRxO)
 
@@ -146,6 +165,7 @@ class RMSNorm(nn.Module):
     """x / rms(x) * scale over the last axis; statistics in float32 (arXiv 1910.07467)."""
 
     epsilon: float
+    options: Options = Options()
 
     @nn.compact
     def __call__(self, x: jax.Array, probe_B: jax.Array) -> jax.Array:
@@ -154,7 +174,7 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (width,), jnp.float32)
         wide = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        scale_B = taps.per_example(scale, probe_B)
+        scale_B = self.options.per_example(scale, probe_B)
         scale_B = scale_B.reshape(scale_B.shape[0], *(1,) * (x.ndim - 2), width)
         return (wide * jax.lax.rsqrt(mean_square + self.epsilon) * scale_B).astype(x.dtype)
 
@@ -188,21 +208,23 @@ class Attention(nn.Module):
             self, (("q", query_width), ("k", key_width), ("v", key_width)), c.qkv_bias, "attn"
         )(x_BxTxD, probes)
         if c.qk_norm == "full":
-            q = RMSNorm(c.norm_eps, name="q_norm")(q, probes["norm"])
-            k = RMSNorm(c.norm_eps, name="k_norm")(k, probes["norm"])
+            q = RMSNorm(c.norm_eps, self.options, name="q_norm")(q, probes["norm"])
+            k = RMSNorm(c.norm_eps, self.options, name="k_norm")(k, probes["norm"])
         q_BxTxHxN = q.reshape(batch, length, c.n_heads, c.head_dim)
         k_BxTxKxN = k.reshape(batch, length, c.n_kv_heads, c.head_dim)
         v_BxTxKxN = v.reshape(batch, length, c.n_kv_heads, c.head_dim)
         if c.qk_norm == "head":
-            q_BxTxHxN = RMSNorm(c.norm_eps, name="q_norm")(q_BxTxHxN, probes["norm"])
-            k_BxTxKxN = RMSNorm(c.norm_eps, name="k_norm")(k_BxTxKxN, probes["norm"])
+            q_BxTxHxN = RMSNorm(c.norm_eps, self.options, name="q_norm")(q_BxTxHxN, probes["norm"])
+            k_BxTxKxN = RMSNorm(c.norm_eps, self.options, name="k_norm")(k_BxTxKxN, probes["norm"])
         q_BxTxHxN = rope.rotate(q_BxTxHxN, cos_sin)
         own = rope.rotate(k_BxTxKxN, cos_sin), v_BxTxKxN
         keys, values = own
         if past is not None:
             keys, values = (jnp.concatenate(pair, 1) for pair in zip(past, own, strict=True))
         out_BxTxHN = attend(q_BxTxHxN, keys, values, mask_BxTxS)
-        (y_BxTxD,) = _share_scope(self, (("o", c.d_model),), c.o_bias, "attn")(out_BxTxHN, probes)
+        (y_BxTxD,) = _share_scope(self, (("o", c.d_model),), c.o_bias, "attn", narrows=True)(
+            out_BxTxHN, probes
+        )
         return y_BxTxD, None if past is None else own
 
 
@@ -236,15 +258,15 @@ class GatedMLP(nn.Module):
         gate_BxTxF, up_BxTxF = _share_scope(
             self, (("gate", c.d_ff), ("up", c.d_ff)), c.mlp_bias, "mlp"
         )(x_BxTxD, probes)
-        (y_BxTxD,) = _share_scope(self, (("down", c.d_model),), c.mlp_bias, "mlp")(
+        (y_BxTxD,) = _share_scope(self, (("down", c.d_model),), c.mlp_bias, "mlp", narrows=True)(
             nn.silu(gate_BxTxF) * up_BxTxF, probes
         )
         return y_BxTxD
 
 
-def _share_scope(module, features, use_bias: bool, group: str) -> Dense:
+def _share_scope(module, features, use_bias: bool, group: str, narrows: bool = False) -> Dense:
     """A ``Dense`` whose parameters lie directly under ``module`` (attn/q, not attn/Dense_0/q)."""
-    dense = Dense(features, use_bias, group, module.options)
+    dense = Dense(features, use_bias, group, module.options, narrows)
     nn.share_scope(module, dense)
     return dense
 
@@ -261,8 +283,8 @@ class Layer(nn.Module):
         c = self.config
         attention = Attention(c, self.options, name="attn")
         mlp = GatedMLP(c, self.options, name="mlp")
-        attn_norm = RMSNorm(c.norm_eps, name="attn_norm")
-        mlp_norm = RMSNorm(c.norm_eps, name="mlp_norm")
+        attn_norm = RMSNorm(c.norm_eps, self.options, name="attn_norm")
+        mlp_norm = RMSNorm(c.norm_eps, self.options, name="mlp_norm")
         if c.norm_position == "pre":
             normed = attn_norm(x_BxTxD, probes["norm"])
             attended, own = attention(normed, mask_BxTxS, cos_sin, probes, past)
@@ -272,4 +294,4 @@ class Layer(nn.Module):
             attended, own = attention(x_BxTxD, mask_BxTxS, cos_sin, probes, past)
             x_BxTxD = x_BxTxD + attn_norm(attended, probes["norm"])
             x_BxTxD = x_BxTxD + mlp_norm(mlp(x_BxTxD, probes), probes["norm"])
-        return x_BxTxD, own
+        return self.options.pin(x_BxTxD), own

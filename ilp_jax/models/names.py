@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Sharding
 
 from ilp_jax.errors import UserError
 from ilp_jax.models.config import ModelConfig
@@ -135,30 +137,71 @@ def check_tensors(
             )
 
 
-def build_params(config: ModelConfig, read: Callable[[str], np.ndarray]) -> dict[str, Any]:
+Part = tuple[slice, ...]
+"""What is read of a tensor: a slice of every axis, in the file's layout."""
+
+
+def build_params(
+    config: ModelConfig,
+    read: Callable[[str, Part], np.ndarray],
+    place: Callable[[Sequence[str], Sequence[int]], Sharding] | None = None,
+) -> dict[str, Any]:
     """Fills the parameter tree tensor by tensor (peak memory: the tree and one tensor).
 
     Args:
       config: shape and variant of the decoder.
-      read: Hugging Face tensor name to that tensor, in the shape that ``tensor_shapes`` gives
-        and any float dtype.
+      read: Hugging Face tensor name and part to that part of the tensor, whose shape is what
+        ``tensor_shapes`` gives, in any float dtype.
+      place: path and shape of an array to its sharding; None leaves all on the host. With it
+        the host holds no more than its devices' parts of one array, and reads no more than its
+        devices' parts of all.
 
     Returns:
       Nested dict of float32 arrays: kernels (in, out), layers stacked on axis 0.
     """
     tree: dict[str, Any] = {}
     for leaf in leaves(config):
-        layers = (config.n_layers,) if leaf.stacked else ()
-        array = np.empty(layers + leaf.shape, np.float32)
-        for layer in range(config.n_layers if leaf.stacked else 1):
-            tensor = read(leaf.name.format(layer=layer))
-            target = array[layer] if leaf.stacked else array
-            target[...] = tensor.T if leaf.path[-1] == "kernel" else tensor
+        shape = ((config.n_layers,) if leaf.stacked else ()) + leaf.shape
+        if place is None:
+            array = _read_part(leaf, read, tuple(slice(0, size) for size in shape))
+        else:
+            array = _in_parts(leaf, read, shape, place(leaf.path, shape))
         node = tree
         for key in leaf.path[:-1]:
             node = node.setdefault(key, {})
         node[leaf.path[-1]] = array
     return tree
+
+
+def _read_part(leaf: Leaf, read: Callable[[str, Part], np.ndarray], part: Part) -> np.ndarray:
+    """A part of an array, given in the tree's layout; float32."""
+    of_tensor = part[1:] if leaf.stacked else part
+    turned = leaf.path[-1] == "kernel"
+    of_file = of_tensor[::-1] if turned else of_tensor
+    array = np.empty([one.stop - one.start for one in part], np.float32)
+    layers = range(part[0].start, part[0].stop) if leaf.stacked else (0,)
+    for place, layer in enumerate(layers):
+        tensor = read(leaf.name.format(layer=layer), of_file)
+        target = array[place] if leaf.stacked else array
+        target[...] = tensor.T if turned else tensor
+    return array
+
+
+def _in_parts(
+    leaf: Leaf, read: Callable[[str, Part], np.ndarray], shape: tuple[int, ...], sharding: Sharding
+) -> jax.Array:
+    """An array whose parts go to their devices as they are read."""
+    devices: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        ends = tuple(one.indices(n)[:2] for one, n in zip(index, shape, strict=True))
+        devices.setdefault(ends, []).append(device)
+    parts = []
+    for ends, holders in devices.items():
+        part = _read_part(leaf, read, tuple(slice(*one) for one in ends))
+        # Never the host's own memory, which several devices would then share.
+        parts += [jax.device_put(part, device, may_alias=False) for device in holders]
+        jax.block_until_ready(parts[-len(holders) :])
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
 
 def hf_tensors(config: ModelConfig, params: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilp_jax.data.batches import LENGTH_BUCKETS, TARGET_BUCKETS
-from ilp_jax.mesh import placement_of
+from ilp_jax.mesh.rows import fetch, placement_of, put
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.layers import Past
 from ilp_jax.models.lora import variables_of
@@ -133,19 +133,19 @@ def sample(
         np.zeros((n, n_samples), np.float32),
     )
     place = placement_of(params)
-    scalars = jax.device_put((np.float32(temperature), np.uint32(seed)), place.whole)
+    scalars = put((np.float32(temperature), np.uint32(seed)), place.whole)
     batch_size = place.batch_size(batch_size)
     for part, n_new, batch in _batches(prompts, example_ids, limits, ends, batch_size):
         answers = _generate(
             params,
-            jax.device_put(batch, place.rows),
+            put(batch, place.rows),
             *scalars,
             decoder=decoder,
             n_new=n_new,
             n_samples=n_samples,
             greedy=temperature == 0,
         )
-        tokens, *rest = jax.device_get(answers)
+        tokens, *rest = fetch(answers)
         known = min(width, n_new)
         out.tokens_ExNxG[part, :, :known] = tokens[: len(part), :, :known]
         for whole, values in zip(out[1:], rest, strict=True):

@@ -22,7 +22,8 @@ class LoadedModel:
 
     Attributes:
       config: shape and variant of the decoder.
-      params: nested dict of numpy float32 arrays: kernels (in, out), layers stacked on axis 0.
+      params: nested dict of float32 arrays, numpy's or on devices: kernels (in, out), layers
+        stacked on axis 0.
       tokenizer_source: path for ``tokenizer.load_tokenizer``.
       weights_hash: SHA-256 over the weight files' bytes, in the order of their names, in hex.
       description: the model and how its weights were stored; stands wherever results are shown.
@@ -111,11 +112,13 @@ def identify(path: str) -> tuple[str, str]:
     return _hash([place]), _of_gguf(place, gguf.open_gguf(place))
 
 
-def load(path: str) -> LoadedModel:
+def load(path: str, place: Any = None) -> LoadedModel:
     """Loads a pre-trained model into host memory (peak: the float32 tree and one tensor).
 
     Args:
       path: as for ``resolve``.
+      place: path and shape of an array to the sharding that it gets; then nothing stays on the
+        host (peak: the parts of its devices and one array's). None for numpy arrays.
 
     Returns:
       The model.
@@ -124,17 +127,17 @@ def load(path: str) -> LoadedModel:
       UserError: nothing there, a file that is damaged or incomplete, or a variant that the
         decoder does not have.
     """
-    place = resolve(path)
-    if place.is_dir():
+    source = resolve(path)
+    if source.is_dir():
         config = load_config(path)
-        params, files, dtypes = hf.load_params(place, config)
-        description = _of_folder(place, dtypes)
+        params, files, dtypes = hf.load_params(source, config, place)
+        description = _of_folder(source, dtypes)
     else:
-        reader = gguf.open_gguf(place)
-        config = gguf.model_config(reader, place)
-        params, files = gguf.load_params(reader, config, place), [place]
-        description = _of_gguf(place, reader)
-    return LoadedModel(config, params, str(place), _hash(files), description)
+        reader = gguf.open_gguf(source)
+        config = gguf.model_config(reader, source)
+        params, files = gguf.load_params(reader, config, source, place), [source]
+        description = _of_gguf(source, reader)
+    return LoadedModel(config, params, str(source), _hash(files), description)
 
 
 def _of_folder(place: Path, dtypes: Iterable[str]) -> str:

@@ -21,14 +21,16 @@ import jax
 import jax.numpy as jnp
 
 from ilp_jax.norms import rules
+from ilp_jax.norms.shards import Split
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
 def dense(
     method: str,
     x_BxTxI: jax.Array,
     kernels: tuple[jax.Array, ...],
     probe_B: jax.Array,
+    split: Split | None = None,
 ) -> tuple[jax.Array, ...]:
     """Projects one input by several kernels (q, k and v; gate and up) in the input's dtype.
 
@@ -37,31 +39,33 @@ def dense(
       x_BxTxI: inputs, float32 or bfloat16.
       kernels: float32 [I, O] each; cast to the input's dtype, gradients stay float32.
       probe_B: float32 zeros.
+      split: how input and outputs lie on a mesh; None without one.
 
     Returns:
       One [B, T, O] array a kernel.
     """
-    del method, probe_B
+    del method, probe_B, split
     return tuple(jnp.einsum("bti,io->bto", x_BxTxI, w.astype(x_BxTxI.dtype)) for w in kernels)
 
 
-def _dense_fwd(method, x_BxTxI, kernels, probe_B):
-    return dense(method, x_BxTxI, kernels, probe_B), (x_BxTxI, kernels)
+def _dense_fwd(method, x_BxTxI, kernels, probe_B, split):
+    return dense(method, x_BxTxI, kernels, probe_B, split), (x_BxTxI, kernels)
 
 
-def _dense_bwd(method, residuals, gs_BxTxO):
+def _dense_bwd(method, split, residuals, gs_BxTxO):
     x_BxTxI, kernels = residuals
+    algebra = split or rules
     dx_BxTxI = sum(
         jnp.einsum("bto,io->bti", g, w.astype(g.dtype))
         for g, w in zip(gs_BxTxO, kernels, strict=True)
     )
     if method == rules.DIRECT:
-        squares_B, dkernels = rules.direct_squares(x_BxTxI, gs_BxTxO)
+        squares_B, dkernels = algebra.direct_squares(x_BxTxI, gs_BxTxO)
     else:
         # Written as x^T g: XLA:CPU runs the transpose that autodiff would emit 2.3x slower.
         dkernels = tuple(rules.einsum_f32("bti,bto->io", x_BxTxI, g) for g in gs_BxTxO)
         if method == rules.GRAM:
-            squares_B = rules.gram_squares(x_BxTxI, gs_BxTxO)
+            squares_B = algebra.gram_squares(x_BxTxI, gs_BxTxO)
         else:
             squares_B = jnp.zeros(x_BxTxI.shape[0], jnp.float32)
     return dx_BxTxI, dkernels, squares_B
@@ -129,7 +133,7 @@ def _embed_bwd(residuals, cotangents):
 embed.defvjp(_embed_fwd, _embed_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 6))
 def tied_head(
     method: str,
     h_BxRxD: jax.Array,
@@ -137,6 +141,7 @@ def tied_head(
     ids_BxT: jax.Array,
     link_BxTxD: jax.Array,
     probe_B: jax.Array,
+    split: Split | None = None,
 ) -> jax.Array:
     """Logits from the embedding table itself, one parameter: h table^T.
 
@@ -147,29 +152,33 @@ def tied_head(
       ids_BxT: the row's input tokens, as given to ``embed``.
       link_BxTxD: the link that ``embed`` gave.
       probe_B: the same probe that ``embed`` took, so that the table counts once.
+      split: how hidden states and logits lie on a mesh; None without one.
 
     Returns:
       float32 logits [B, R, V].
     """
-    del method, ids_BxT, link_BxTxD, probe_B
+    del method, ids_BxT, link_BxTxD, probe_B, split
     return rules.einsum_f32("brd,vd->brv", h_BxRxD, table_VxD.astype(h_BxRxD.dtype))
 
 
-def _tied_head_fwd(method, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B):
-    logits = tied_head(method, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B)
+def _tied_head_fwd(method, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B, split):
+    logits = tied_head(method, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B, split)
     return logits, (h_BxRxD, table_VxD, ids_BxT)
 
 
-def _tied_head_bwd(method, residuals, g_BxRxV):
+def _tied_head_bwd(method, split, residuals, g_BxRxV):
     h_BxRxD, table_VxD, ids_BxT = residuals
+    algebra = split or rules
     g_BxRxV = g_BxRxV.astype(h_BxRxD.dtype)
     dh_BxRxD = jnp.einsum("brv,vd->brd", g_BxRxV, table_VxD.astype(g_BxRxV.dtype))
     if method == rules.DIRECT:
-        squares_B, (dtable_VxD,) = rules.direct_squares(g_BxRxV, (h_BxRxD,))
+        # The logits' cotangent in front: the table's rows come first.
+        turned = split and split.turned()
+        squares_B, (dtable_VxD,) = (turned or rules).direct_squares(g_BxRxV, (h_BxRxD,))
     else:
         dtable_VxD = rules.einsum_f32("brv,brd->vd", g_BxRxV, h_BxRxD)
         if method == rules.GRAM:
-            squares_B = rules.gram_squares(h_BxRxD, (g_BxRxV,))
+            squares_B = algebra.gram_squares(h_BxRxD, (g_BxRxV,))
         else:
             squares_B = jnp.zeros(h_BxRxD.shape[0], jnp.float32)
     link_BxTxD = rules.head_rows_of_inputs(ids_BxT, h_BxRxD, g_BxRxV)

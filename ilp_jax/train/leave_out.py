@@ -19,6 +19,7 @@ import polars as pl
 from ilp_jax import progress
 from ilp_jax.data.batches import BatchMeta, RowBatch, probe_batches
 from ilp_jax.errors import RunFailure
+from ilp_jax.mesh.rows import fetch_own
 from ilp_jax.train import loop
 from ilp_jax.train.schedule import places
 from ilp_jax.train.step import TrainState, in_microbatches
@@ -63,9 +64,10 @@ def leave_out(
         for place in before:
             state = _update(ws, state, base, place, ())
             bar.advance(1, text=place.stage.name)
+        lie = jax.tree.map(lambda leaf: leaf.sharding, state)
         kept, at_start = jax.device_get(state), _ask(ws, loop.with_base(state.params, base), lost)
         for name, left_out in arms.items():
-            state = jax.device_put(kept)
+            state = jax.device_put(kept, lie)
             for place in later:
                 state = _update(ws, state, base, place, left_out)
                 bar.advance(1, text=f"{name}: {place.stage.name}")
@@ -100,9 +102,9 @@ def _update(ws: Workspace, state: TrainState, base: Any, place: Any, left_out) -
 
 def _ask(ws: Workspace, params: Any, indices: Sequence[int]) -> pl.DataFrame:
     parts = []
-    size = ws.config.probe.batch_size
+    size = ws.place.batch_size(ws.config.probe.batch_size)
     for rows, meta in probe_batches(ws.data, indices, size, ws.config.length_buckets):
-        stats = jax.device_get(ws.programs.probe[False](params, in_microbatches(rows, 1)))
+        _, stats = fetch_own(ws.programs.probe[False](params, in_microbatches(rows, 1, ws.place)))
         n = meta.n_real
         n_tokens = stats["n_tokens"][:n]
         truncated = [ws.data.tokens[i].truncated for i in meta.example_index_B[:n].tolist()]

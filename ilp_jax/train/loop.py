@@ -18,7 +18,12 @@ import numpy as np
 from ilp_jax import progress
 from ilp_jax.data.batches import BatchMeta, RowBatch, train_batch
 from ilp_jax.data.study import Stage
+from ilp_jax.errors import Stopped
+from ilp_jax.mesh import processes
+from ilp_jax.mesh.layout import Layout, constrained
+from ilp_jax.mesh.rows import fetch_own, put
 from ilp_jax.models.lora import COLLECTION, Adapted
+from ilp_jax.stats import shards
 from ilp_jax.stats.inference import discard_inference_after
 from ilp_jax.stats.writer import StatsWriter, compact, discard_after
 from ilp_jax.train.checkpoint import BestCheckpoint, Checkpoints
@@ -32,6 +37,7 @@ from ilp_jax.train.step import TrainState, in_microbatches, init_state
 if TYPE_CHECKING:
     from ilp_jax.workspace import Workspace
 
+_STEPS_BETWEEN_LOOKS = 16
 STATS, CHECKPOINTS, BEST = "stats", "checkpoints/state", "checkpoints/best"
 
 
@@ -56,7 +62,7 @@ def train(ws: Workspace, load_base: Any) -> Any:
     # Closed whatever happens, so that a notebook may call again after an interruption.
     with contextlib.closing(checkpoints), contextlib.closing(best):
         params = _train(ws, load_base, checkpoints, best)
-    compact(ws.workdir / STATS, "train")
+    compact_stats(ws, "train")
     return params
 
 
@@ -65,16 +71,15 @@ def _train(ws: Workspace, load_base: Any, checkpoints: Checkpoints, best: BestCh
     state, base, start = restore_or_start(ws, checkpoints, load_base)
     # Without a checkpoint even update 0's rows of this phase are computed again.
     kept = start if start else -1
-    discard_after(ws.workdir / STATS, kept)
-    discard_inference_after(ws.workdir, kept)
+    processes.on_first(lambda: _discard_after(ws, kept))
     best.discard_after(kept)
 
     total = total_steps(ws.data, config.train.batch_size)
-    writer = StatsWriter(ws.workdir / STATS, "train", metadata=norms_of(ws))
     with (
-        writer,
-        MetricsLog(ws.workdir, resume_step=start) as metrics,
+        stats_writer(ws, "train") as writer,
+        MetricsLog(ws.workdir, resume_step=start, enabled=processes.is_first()) as metrics,
         progress.bar("train", total=total, done=start) as bar,
+        processes.stoppable() as stop,
     ):
         milestones = Milestones(ws, writer, metrics, best, start)
         saved_at = time.monotonic()
@@ -85,8 +90,8 @@ def _train(ws: Workspace, load_base: Any, checkpoints: Checkpoints, best: BestCh
             if pending is not None:
                 record(ws, pending, writer, metrics, bar)
             pending = dispatched
-            minutes = (time.monotonic() - saved_at) / 60
-            due = checkpoint_due(ws, place, minutes)
+            stopped = stop.at(place.step)
+            due = stopped or checkpoint_due(ws, place, _minutes_since(saved_at, place))
             if place.ends_epoch or due:
                 record(ws, pending, writer, metrics, bar)
                 pending = None
@@ -96,9 +101,45 @@ def _train(ws: Workspace, load_base: Any, checkpoints: Checkpoints, best: BestCh
                 writer.flush()
                 checkpoints.save(place.step, state)
                 saved_at = time.monotonic()
+            if stopped and place.step < total:
+                checkpoints.wait()
+                raise Stopped(place.step, total)
         checkpoints.wait()
         best.wait()
     return with_base(state.params, base)
+
+
+def _discard_after(ws: Workspace, step: int) -> None:
+    discard_after(ws.workdir / STATS, step)
+    discard_inference_after(ws.workdir, step)
+
+
+def _minutes_since(saved_at: float, place: Place) -> float:
+    """Minutes since the last checkpoint, the same in every process.
+
+    Several look at the first one's clock, and not after every update: they would have to wait.
+    """
+    if processes.count() == 1:
+        return (time.monotonic() - saved_at) / 60
+    if place.step % _STEPS_BETWEEN_LOOKS:
+        return 0.0
+    return processes.on_first(lambda: (time.monotonic() - saved_at) / 60)
+
+
+def stats_writer(ws: Workspace, prefix: str) -> StatsWriter:
+    """A writer of this process's rows of a phase."""
+    return StatsWriter(ws.workdir / STATS, prefix, processes.index(), norms_of(ws))
+
+
+def compact_stats(ws: Workspace, prefix: str) -> None:
+    """Merges a phase's shards, each process its own; those of processes that are no more, too."""
+    folder, n = ws.workdir / STATS, processes.count()
+    processes.exchange("written")  # before anybody looks at what there is
+    hosts = {shard.host for shard, _ in shards.find(folder, prefix)}
+    for host in sorted(hosts):
+        if host % n == processes.index():
+            compact(folder, prefix, host)
+    processes.exchange("merged")
 
 
 def restore_or_start(
@@ -118,11 +159,15 @@ def restore_or_start(
 
 def start(ws: Workspace, load_base: Any) -> tuple[TrainState, Any]:
     """The state before the first update, and the frozen base (None: all is trained)."""
-    make = jax.jit(init_state, static_argnums=1, donate_argnums=0)
+    make = jax.jit(_first_state, static_argnums=(1, 2), donate_argnums=0)
     base = load_base()
     if ws.decoder.lora is None:
-        return make(base, ws.optimizer), None
-    return make(_first_adapters(ws), ws.optimizer), base
+        return make(base, ws.optimizer, ws.layout), None
+    return make(_first_adapters(ws), ws.optimizer, ws.layout), base
+
+
+def _first_state(params: Any, optimizer: Any, layout: Layout | None) -> TrainState:
+    return constrained(layout, init_state(params, optimizer))
 
 
 def with_base(trained: Any, base: Any) -> Any:
@@ -142,20 +187,29 @@ def norms_of(ws: Workspace) -> dict[str, str]:
 
 def _first_adapters(ws: Workspace) -> Any:
     row = np.zeros((1, 1), np.int32)
+
     # Jitted, so that the base's initial values, which nobody asks for, are never computed.
-    init = jax.jit(lambda key: ws.decoder.init(key, row, row, row)[COLLECTION])
-    return init(jax.random.key(ws.config.seed))
+    def init(key):
+        return constrained(ws.layout, ws.decoder.init(key, row, row, row)[COLLECTION])
+
+    return jax.jit(init)(jax.random.key(ws.config.seed))
 
 
 def abstract_state(ws: Workspace) -> TrainState:
-    """Shapes of the training state, without its values."""
+    """Shapes of the training state and where they lie, without its values."""
     row = jax.ShapeDtypeStruct((1, 1), np.int32)
     variables = jax.eval_shape(ws.decoder.init, jax.random.key(0), row, row, row)
     trained = variables["params" if ws.decoder.lora is None else COLLECTION]
     shapes = jax.eval_shape(lambda params: init_state(params, ws.optimizer), trained)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    if ws.layout is None:
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        places = jax.tree.map(lambda leaf: device, shapes)
+    else:
+        places = ws.layout.shardings(shapes)
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        places,
     )
 
 
@@ -163,8 +217,12 @@ def at_stage_start(ws: Workspace, state: TrainState, place: Place) -> TrainState
     """Fresh optimiser moments where a stage begins and asks for them."""
     if place.step_in_stage or place.stage.config.optimizer_state == "keep" or place.step == 1:
         return state
-    renew = jax.jit(renewed, static_argnums=0)
-    return state.replace(opt_state=renew(ws.optimizer, state.opt_state, state.params))
+    renew = jax.jit(_renewed, static_argnums=(0, 1))
+    return state.replace(opt_state=renew(ws.optimizer, ws.layout, state.opt_state, state.params))
+
+
+def _renewed(optimizer: Any, layout: Layout | None, opt_state: Any, params: Any) -> Any:
+    return constrained(layout, renewed(optimizer, opt_state, params))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,8 +270,8 @@ def update(
     with jax.transfer_guard("disallow"):
         state, stats = ws.programs.train[with_norms](
             state,
-            in_microbatches(rows, train.microbatches),
-            jax.device_put(np.float32(rate)),
+            in_microbatches(rows, train.microbatches, ws.place),
+            put(np.float32(rate), ws.place.whole),
             base,
         )
     return state, _Pending(place, meta, rate, stats)
@@ -229,10 +287,12 @@ def record(
 ) -> None:
     """Fetches an update's statistics and hands them to the writer and the log."""
     place = pending.place
+    rows, stats = fetch_own(pending.stats)
     columns = columns_of(
         ws,
-        jax.device_get(pending.stats),
+        stats,
         pending.meta,
+        rows,
         step=place.step,
         batch_index=place.batch_index,
         n_parts=ws.config.train.microbatches,
@@ -241,10 +301,13 @@ def record(
         "kind": "train",
         "stage": place.stage.index,
         "epoch": place.epoch,
-        "visit": pending.meta.visit_B[: pending.meta.n_real],
+        "visit": pending.meta.visit_B[rows[rows < pending.meta.n_real]],
         "learning_rate": pending.rate,
     }
     writer.append(place.step, columns)
+    if not processes.is_first():
+        return
+    # Of several processes the first speaks for its own rows: nobody waits for the others'.
     loss = float(np.mean(columns["loss_sum"] / columns["n_tokens"]))
     scalars = {"loss": loss, "learning_rate": pending.rate}
     if "grad_norm" in columns:

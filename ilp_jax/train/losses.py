@@ -58,8 +58,8 @@ def example_weights(n_tokens_B: jax.Array, normalization: str) -> jax.Array:
     """Each example's weight w in the step's loss sum_b w_b * (mean loss of b). float32 [B].
 
     Args:
-      n_tokens_B: target tokens of every example of the whole step (all microbatches,
-        all hosts), 0 for padding.
+      n_tokens_B: target tokens of every example of the whole step (all microbatches, as
+        [M, B / M] too, and all hosts), 0 for padding.
       normalization: ``token``: every target token of the step counts alike
         (w_b = n_b / sum n); ``example``: every example counts alike (w_b = 1 / examples).
 

@@ -1,7 +1,8 @@
 """The run's scalars over time: ``metrics.jsonl``, mirrored to TensorBoard.
 
-One JSON object a line, in the order of the steps. Means over batches, for curves and
-alarms; the analysis reads the per-example statistics instead. Wall-clock numbers may
+One JSON object a line, in the order of the steps. Means over batches (where several processes
+train, over the first one's rows of each), for curves and alarms; the analysis reads the
+per-example statistics instead. Wall-clock numbers may
 stand here, so resumed and uninterrupted runs agree in all columns but those.
 """
 

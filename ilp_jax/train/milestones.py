@@ -9,6 +9,7 @@ import polars as pl
 
 from ilp_jax.data.study import Stage, StudyData
 from ilp_jax.detect.points import ask_points
+from ilp_jax.mesh import processes
 from ilp_jax.stats.inference import put_inference
 from ilp_jax.stats.reader import read_stats
 from ilp_jax.stats.writer import StatsWriter
@@ -118,8 +119,9 @@ class Milestones:
             epoch=place.epoch,
             step=place.step,
         )
-        for point, rows in found.items():
-            put_inference(self._ws.workdir, point, rows, place.step)
+        if processes.is_first():
+            for point, rows in found.items():
+                put_inference(self._ws.workdir, point, rows, place.step)
 
 
 def own_rows(data: StudyData, stage: Stage) -> np.ndarray:

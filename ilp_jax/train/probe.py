@@ -10,6 +10,8 @@ import numpy as np
 
 from ilp_jax.data.batches import BatchMeta, probe_batches
 from ilp_jax.errors import RunFailure
+from ilp_jax.mesh import processes
+from ilp_jax.mesh.rows import fetch_own
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.train.step import in_microbatches
 
@@ -53,13 +55,13 @@ def probe(
     out: list[Columns] = []
     with jax.transfer_guard("disallow"):
         pipelined = _pipelined(ws, params, indices, with_norms)
-        for batch_index, (meta, stats) in enumerate(pipelined):
-            columns = columns_of(ws, stats, meta, step=step, batch_index=batch_index)
+        for batch_index, (meta, (rows, stats)) in enumerate(pipelined):
+            columns = columns_of(ws, stats, meta, rows, step=step, batch_index=batch_index)
             columns |= {
                 "kind": "probe",
                 "stage": stage,
                 "epoch": epoch,
-                "visit": visits[meta.example_index_B[: meta.n_real]],
+                "visit": visits[meta.example_index_B[rows[rows < meta.n_real]]],
                 "learning_rate": np.nan,
             }
             out.append(columns)
@@ -70,23 +72,24 @@ def probe(
 
 def _pipelined(
     ws: Workspace, params: Any, indices: Sequence[int], with_norms: bool
-) -> Iterator[tuple[BatchMeta, dict[str, np.ndarray]]]:
-    """Statistics on the host, each batch read while the next one runs."""
+) -> Iterator[tuple[BatchMeta, tuple[np.ndarray, dict[str, np.ndarray]]]]:
+    """This process's rows of each batch and their statistics, read while the next one runs."""
     waiting = None
-    batches = probe_batches(ws.data, indices, ws.config.probe.batch_size, ws.config.length_buckets)
-    for rows, meta in batches:
-        stats = ws.programs.probe[with_norms](params, in_microbatches(rows, 1))
+    size = ws.place.batch_size(ws.config.probe.batch_size)
+    for rows, meta in probe_batches(ws.data, indices, size, ws.config.length_buckets):
+        stats = ws.programs.probe[with_norms](params, in_microbatches(rows, 1, ws.place))
         if waiting is not None:
-            yield waiting[0], jax.device_get(waiting[1])
+            yield waiting[0], fetch_own(waiting[1])
         waiting = (meta, stats)
     if waiting is not None:
-        yield waiting[0], jax.device_get(waiting[1])
+        yield waiting[0], fetch_own(waiting[1])
 
 
 def columns_of(
     ws: Workspace,
     stats: Mapping[str, np.ndarray],
     meta: BatchMeta,
+    rows: np.ndarray | None = None,
     *,
     step: int,
     batch_index: int,
@@ -96,8 +99,9 @@ def columns_of(
 
     Args:
       ws: the run's workspace.
-      stats: arrays [B] on the host.
-      meta: which example each row is.
+      stats: arrays [n] on the host.
+      meta: which example each row of the batch is.
+      rows: int32 [n], rows of the batch that the statistics are of; None for all.
       step: the update.
       batch_index: the batch's place in its epoch or probe, from 0.
       n_parts: microbatches.
@@ -105,12 +109,15 @@ def columns_of(
     Raises:
       RunFailure: a loss or norm is not finite, naming the example and the statistic.
     """
-    n = meta.n_real
-    columns: Columns = {name: values[:n] for name, values in stats.items()}
+    if rows is None:
+        rows = np.arange(len(meta.example_index_B), dtype=np.int32)
+    real = rows < meta.n_real
+    place, n = rows[real], int(real.sum())
+    columns: Columns = {name: values[real] for name, values in stats.items()}
     for name in ("loss_sum", *(s for s in columns if s.startswith("grad_norm"))):
         bad = np.flatnonzero(~np.isfinite(columns[name]))
         if bad.size:
-            example = ws.data.examples[meta.example_index_B[bad[0]]]
+            example = ws.data.examples[meta.example_index_B[place[bad[0]]]]
             raise RunFailure(
                 f"update {step}, example {example.example_id} ({example.source} "
                 f"{example.source_key})",
@@ -122,9 +129,8 @@ def columns_of(
         for group in absent_groups(ws.decoder):  # The writer turns NaN into null.
             columns[f"grad_norm_{group}"] = np.full(n, np.nan, np.float32)
     rows_a_part = len(meta.example_index_B) // n_parts
-    place = np.arange(n, dtype=np.int32)
     return columns | {
-        "example_id": meta.example_id_B[:n],
+        "example_id": meta.example_id_B[place],
         "batch_index": batch_index,
         "microbatch": place // rows_a_part,
         "row": place % rows_a_part,
@@ -157,7 +163,8 @@ def mean_loss(batches: Sequence[Columns], example_ids: np.ndarray) -> float:
     """Mean over given examples of each one's mean loss, in nats a token.
 
     Args:
-      batches: probed columns.
+      batches: probed columns; of several processes each has its own rows, and all give the
+        mean over all of them.
       example_ids: int64, the examples that count.
 
     Returns:
@@ -169,4 +176,9 @@ def mean_loss(batches: Sequence[Columns], example_ids: np.ndarray) -> float:
     # By id, so that the rounding does not depend on how they were batched.
     order = np.argsort(ids, kind="stable")
     order = order[np.isin(ids[order], example_ids)]
-    return float(np.mean(sums[order] / n_tokens[order])) if order.size else float("nan")
+    losses = sums[order] / n_tokens[order]
+    if processes.count() > 1:
+        parts = processes.exchange([float(np.sum(losses)), int(losses.size)])
+        total, n = map(sum, zip(*parts, strict=True))
+        return total / n if n else float("nan")
+    return float(np.mean(losses)) if losses.size else float("nan")

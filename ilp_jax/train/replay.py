@@ -18,6 +18,7 @@ from ilp_jax import progress
 from ilp_jax.analysis import replay as analysis
 from ilp_jax.data.batches import probe_batches
 from ilp_jax.errors import RunFailure
+from ilp_jax.mesh.rows import fetch_own, put
 from ilp_jax.models.lora import Adapted
 from ilp_jax.stats.reader import read_diagnosis
 from ilp_jax.stats.replay import measured, put_part, put_together
@@ -97,10 +98,12 @@ def measure(
     trained, base = (params.adapters, params.base) if adapted else (params, None)
     # The training step consumes its state, so each example begins from a copy.
     fresh = jax.jit(lambda tree: init_state(jax.tree.map(jnp.copy, tree), ws.optimizer))
-    rate = jax.device_put(np.float32(learning_rate))
+    rate = put(np.float32(learning_rate), ws.place.whole)
     for index in indices:
-        batch, _ = next(probe_batches(ws.data, [index], 1, ws.config.length_buckets))
-        rows = in_microbatches(batch, 1)
+        # On a mesh empty rows fill the batch.
+        size = ws.place.batch_size(1)
+        batch, _ = next(probe_batches(ws.data, [index], size, ws.config.length_buckets))
+        rows = in_microbatches(batch, 1, ws.place)
         with jax.transfer_guard("disallow"):
             state, stats = fresh(trained), []
             for _ in range(steps[-1]):
@@ -109,7 +112,7 @@ def measure(
                 stats.append(before)
             last = state.params if base is None else Adapted(base, state.params)
             stats.append(ws.programs.probe[False](last, rows))
-            host = jax.device_get([stats[k] for k in (0, *steps)])
+            host = [fetch_own(stats[k])[1] for k in (0, *steps)]
         # The device's memory must be free before the next copy is made.
         del state, last
         yield _rows(ws, index, (0, *steps), host)

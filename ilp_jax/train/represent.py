@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilp_jax.data.batches import RowBatch, prompt_batches
+from ilp_jax.mesh.rows import fetch, put
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.lora import variables_of
 
@@ -74,10 +75,10 @@ def representations(
     """
     step = jax.jit(functools.partial(represent_step, decoder=ws.decoder))
     waiting = None
-    batches = prompt_batches(ws.data, indices, ws.config.probe.batch_size, ws.config.length_buckets)
-    for rows, meta in batches:
+    size = ws.place.batch_size(ws.config.probe.batch_size)
+    for rows, meta in prompt_batches(ws.data, indices, size, ws.config.length_buckets):
         with jax.transfer_guard("disallow"):
-            vectors = step(params, jax.device_put(rows))
+            vectors = step(params, put(rows, ws.place.rows))
         # The batch before is read while this one runs.
         if waiting is not None:
             yield _fetched(*waiting)
@@ -90,4 +91,4 @@ def representations(
 
 def _fetched(meta: Any, vectors: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     n = meta.n_real
-    return meta.example_id_B[:n], np.asarray(jax.device_get(vectors))[:n]
+    return meta.example_id_B[:n], np.asarray(fetch(vectors))[:n]

@@ -165,8 +165,8 @@ def scale_of(
         clip = jnp.minimum(1.0, clip_norm / optax.global_norm(grads))
     correction = 1 - b2**adam.count
     scale = jax.tree.map(lambda nu: clip / (jnp.sqrt(nu / correction) + eps), adam.nu)
-    n_tokens_B = jnp.sum(rows.target_mask_BxR, axis=-1).reshape(-1)
-    return scale, example_weights(n_tokens_B, normalization)
+    weights_MxB = example_weights(jnp.sum(rows.target_mask_BxR, axis=-1), normalization)
+    return scale, weights_MxB.reshape(-1)
 
 
 def products(

@@ -11,6 +11,8 @@ import optax
 from flax import struct
 
 from ilp_jax.data.batches import RowBatch
+from ilp_jax.mesh.layout import Layout, constrained
+from ilp_jax.mesh.rows import ONE_DEVICE, Placement, put
 from ilp_jax.models.decoder import GROUPS, Decoder, zero_probes
 from ilp_jax.models.lora import Adapted, variables_of
 from ilp_jax.train.losses import example_weights, target_statistics
@@ -48,6 +50,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     normalization: str,
     with_norms: bool,
+    layout: Layout | None = None,
 ) -> tuple[TrainState, Stats]:
     """One update from the rows of all microbatches.
 
@@ -61,11 +64,13 @@ def train_step(
       optimizer: direction of the update.
       normalization: see ``example_weights``.
       with_norms: whether per-example gradient norms are computed.
+      layout: where parameters and moments lie; None on one device.
 
     Returns:
       The state after the update and the statistics at the parameters before it, each [B] in
-      row order: those of ``target_statistics`` and, with norms, ``grad_norm`` and
-      ``grad_norm_{group}``: the L2 norm of the gradient of the example's own mean loss.
+      row order (on a mesh [M, B / M], where they lie): those of ``target_statistics`` and, with
+      norms, ``grad_norm`` and ``grad_norm_{group}``: the L2 norm of the gradient of the
+      example's own mean loss.
     """
     grads, stats = gradients(
         state.params,
@@ -76,9 +81,10 @@ def train_step(
         with_norms=with_norms,
         with_gradient=True,
     )
+    grads = constrained(layout, grads)
     direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
-    return TrainState(params, opt_state, state.step + 1), stats
+    return constrained(layout, TrainState(params, opt_state, state.step + 1)), stats
 
 
 def probe_step(params: Params, rows: RowBatch, *, decoder: Decoder, with_norms: bool) -> Stats:
@@ -125,12 +131,11 @@ def gradients(
       with_gradient: whether the parameters' gradient is wanted.
 
     Returns:
-      The gradient (None when not wanted), summed over microbatches, and statistics [B].
+      The gradient (None when not wanted), summed over microbatches, and statistics [B]; on a
+      mesh [M, B / M], since in one line they would have to change places.
     """
     n_microbatches, batch_size = rows.tokens_BxT.shape[:2]
-    n_tokens_MxB = jnp.sum(rows.target_mask_BxR, axis=-1)
-    weights_MxB = example_weights(n_tokens_MxB.reshape(-1), normalization)
-    weights_MxB = weights_MxB.reshape(n_microbatches, batch_size)
+    weights_MxB = example_weights(jnp.sum(rows.target_mask_BxR, axis=-1), normalization)
 
     def loss(params, probes, rows, weights_B):
         logits = decoder.apply(
@@ -145,6 +150,11 @@ def gradients(
         mean_B = stats["loss_sum"] / jnp.maximum(stats["n_tokens"], 1)
         return jnp.sum(weights_B * mean_B), stats
 
+    def in_line(stats_MxB):
+        if decoder.shards is not None:
+            return stats_MxB
+        return jax.tree.map(lambda x: x.reshape(-1), stats_MxB)
+
     def microbatch(rows, weights_B):
         probes = zero_probes(batch_size) if with_norms else None
         wanted = (0,) * with_gradient + (1,) * with_norms
@@ -157,15 +167,16 @@ def gradients(
 
     if n_microbatches == 1:
         one = jax.tree.map(lambda x: x[0], rows)
-        return microbatch(one, weights_MxB[0])
+        grads, stats = microbatch(one, weights_MxB[0])
+        return grads, in_line(jax.tree.map(lambda x: x[None], stats))
 
     def accumulate(total, inputs):
         grads, stats = microbatch(*inputs)
         return jax.tree.map(jnp.add, total, grads), stats
 
     zeros = jax.tree.map(jnp.zeros_like, params) if with_gradient else None
-    grads, stats_MxB = jax.lax.scan(accumulate, zeros, (rows, weights_MxB))
-    return grads, jax.tree.map(lambda x: x.reshape(-1), stats_MxB)
+    grads, stats = jax.lax.scan(accumulate, zeros, (rows, weights_MxB))
+    return grads, in_line(stats)
 
 
 def norms_from_squares(squares: dict[str, jax.Array], weights_B: jax.Array) -> Stats:
@@ -184,8 +195,8 @@ def norms_from_squares(squares: dict[str, jax.Array], weights_B: jax.Array) -> S
     return {name: jnp.sqrt(jnp.maximum(value, 0.0)) / safe_B for name, value in named.items()}
 
 
-def in_microbatches(rows: Any, n_microbatches: int) -> Any:
-    """Rows [B, ...] as [M, B / M, ...] on the device, by an explicit transfer.
+def in_microbatches(rows: Any, n_microbatches: int, place: Placement = ONE_DEVICE) -> Any:
+    """Rows [B, ...] as [M, B / M, ...] on their devices, by an explicit transfer.
 
     Row r of microbatch m is row m * (B / M) + r of the batch.
     """
@@ -193,4 +204,4 @@ def in_microbatches(rows: Any, n_microbatches: int) -> Any:
     def cut(array: np.ndarray) -> np.ndarray:
         return array.reshape(n_microbatches, -1, *array.shape[1:])
 
-    return jax.device_put(jax.tree.map(cut, rows))
+    return put(jax.tree.map(cut, rows), place.microbatches)

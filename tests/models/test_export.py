@@ -45,7 +45,7 @@ def tokenizer():
 def random_params(config):
     rng = np.random.default_rng(1)
     return names.build_params(
-        config, lambda name: rng.normal(0, 0.3, names.tensor_shapes(config)[name])
+        config, lambda name, _: rng.normal(0, 0.3, names.tensor_shapes(config)[name])
     )
 
 

@@ -1,0 +1,70 @@
+"""Norms and updates on meshes of virtual devices: those of one device, with no word more."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("sharded_steps.py")
+FSDP = {8: {"fsdp": 8}, 4: {"data": 2, "fsdp": 2}}
+BOTH = {8: {"fsdp": 4, "tensor": 2}, 4: {"fsdp": 2, "tensor": 2}}
+
+# Every family, both forms of norms, both kinds of mesh and microbatches; the rest in the slow run.
+QUICK = {
+    8: (
+        ("llama", "gram", FSDP[8], 1),
+        ("qwen3", "direct", BOTH[8], 2),
+    ),
+    4: (
+        ("qwen2", "direct", FSDP[4], 1),
+        ("olmo2", "gram", BOTH[4], 1),
+    ),
+}
+FULL = {
+    n: tuple(
+        itertools.product(
+            ("llama", "qwen2", "qwen3", "olmo2"), ("gram", "direct"), (FSDP[n], BOTH[n]), (1, 2)
+        )
+    )
+    for n in (8, 4)
+}
+
+
+def run(n_devices, cases):
+    names = ("family", "method", "sizes", "n_microbatches")
+    cases = [dict(zip(names, case, strict=True)) for case in cases]
+    flags = f"--xla_force_host_platform_device_count={n_devices}"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), json.dumps(cases)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return zip(cases, map(json.loads, done.stdout.splitlines()), strict=True)
+
+
+def check(n_devices, cases):
+    for case, found in run(n_devices, cases):
+        assert max(found["errors"].values()) < 1e-5, (case, found)
+        assert found["params"] < 1e-4, (case, found)
+        assert found["share"] == 1 / n_devices if case["sizes"].get("data", 1) == 1 else 1 / 2
+        if case["sizes"].get("tensor", 1) == 1:
+            assert found["with"] == found["without"], (case, found)
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize("n_devices", [8, 4])
+def test_norms_on_a_mesh_are_those_of_one_device_and_add_no_collective(n_devices):
+    check(n_devices, QUICK[n_devices])
+
+
+@pytest.mark.slow
+@pytest.mark.multi_device
+@pytest.mark.parametrize("n_devices", [8, 4])
+def test_norms_on_every_mesh(n_devices):
+    check(n_devices, FULL[n_devices])
