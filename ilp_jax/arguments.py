@@ -17,6 +17,8 @@ NEEDS_WORKDIR = (
 )
 _TUNED_USAGE = """
        ilp detect --base DIR --tuned DIR --data FILE.jsonl --workdir DIR [--config FILE ...]"""
+_PLAN_USAGE = """[--topology v5e:16x16 | --device NAME] [--mfu X]
+       [--rows N --tokens T [--targets R]] [--out FILE] """
 HOW_CONFIG_WORKS = """\
 configuration:
   --config FILE.py                the study; its get_config() returns the fields
@@ -60,6 +62,7 @@ def parser(command: str, line: str, more: str) -> argparse.ArgumentParser:
         + ("--out DIR " if command == "export" else "")
         + ("[DIR ...] [--out FILE]\n       " if command in _SEVERAL else "")
         + ("[--rows N] " if command == "data preview" else "")
+        + (_PLAN_USAGE if command == "plan" else "")
         + ("[--limit N]\n           " if command == "replay" else "")
         + ("[--jobs N] [--dry-run]\n       " if command == "sweep" else "")
         + ("[--jobs N] [--apply --out DIR]\n       " if command == "mitigate" else "")
@@ -103,6 +106,26 @@ def parser(command: str, line: str, more: str) -> argparse.ArgumentParser:
         parser.add_argument("--base", metavar="DIR", help="the model before tuning elsewhere")
         parser.add_argument("--tuned", metavar="DIR", help="the tuned model, of the same shape")
         parser.add_argument("--data", metavar="FILE", help="the .jsonl file it was tuned on")
+    if command == "plan":
+        where = parser.add_mutually_exclusive_group()
+        where.add_argument(
+            "--topology", metavar="CHIP:SHAPE", help="a slice, such as v5e:16x16, v5p:4x4x8, h100:8"
+        )
+        where.add_argument(
+            "--device",
+            metavar="NAME",
+            default="cpu",
+            help="one chip: cpu (default), v5e, h100, ...",
+        )
+        parser.add_argument(
+            "--mfu", type=_share, metavar="X", help="share of the peak that matmuls reach"
+        )
+        parser.add_argument("--rows", type=_count, metavar="N", help="assumed rows a stage")
+        parser.add_argument("--tokens", type=_count, metavar="T", help="assumed tokens a row")
+        parser.add_argument(
+            "--targets", type=_count, metavar="R", help="of these trained ones (default 16)"
+        )
+        parser.add_argument("--out", metavar="FILE", help="a JSON file for the plan")
     if command == "data preview":
         parser.add_argument(
             "--rows", "-n", type=_count, default=3, metavar="N", help="examples a stage (default 3)"
@@ -114,3 +137,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most 1")
+    return value

@@ -90,6 +90,13 @@ COMMANDS = {
         "show the first examples as tokens, with the trained tokens marked",
         "Also counts truncated examples and those without target tokens. Needs no WORKDIR.",
     ),
+    "plan": (
+        "steps, tokens, FLOPs, hours and GB of a run, before anything is spent",
+        "Reads the config, the data and the model's shape, never its weights' values; runs "
+        "nothing. --topology names a slice of chips, --device one of them, or `cpu`, which is "
+        "measured for a second. --rows and --tokens stand in for data that are not here; "
+        "--config.model.path=preset:NAME then for a model. Needs no WORKDIR.",
+    ),
     "prepare": (
         "write the local copy of each TensorFlow Datasets data set that the config reads",
         "Downloads and writes it where the stage's data_dir says, as array_record; does "
@@ -186,6 +193,11 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
         from ilp_jax.norms.check import check_norms, report
 
         return report(check_norms(config), config.model.compute_dtype)
+    if command == "plan":
+        from ilp_jax.planning.command import plan
+
+        where = (options.topology, options.device, options.mfu)
+        return plan(config, *where, (options.rows, options.tokens, options.targets), options.out)
     if command == "prepare":
         from ilp_jax.data.prepare import prepare
 
