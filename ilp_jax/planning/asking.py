@@ -31,11 +31,17 @@ class Answered:
     Attributes:
       rows: that every run writes.
       drawn: further ones at most, for answers that are drawn.
-      at_most: whether ``rows`` themselves are the most that there can be.
+      examples: asked about.
+      options: listed in all of its rows.
+      text_tokens: of all its answers and options, if answers are as long as targets.
+      at_most: whether all of it is the most that there can be.
     """
 
     rows: int = 0
     drawn: int = 0
+    examples: int = 0
+    options: int = 0
+    text_tokens: int = 0
     at_most: bool = False
 
 
@@ -155,7 +161,9 @@ class _Desk:
         """What a moment runs; what all its points ask is asked once."""
         settings = self.config.detect
         rows = np.unique(np.concatenate(list(moment.points.values())))
-        where = "in training" if moment.phase == "train" else f"at {next(iter(moment.points))}"
+        where = f"at {next(iter(moment.points))}"
+        if moment.phase == "train":
+            where = "where converged" if list(moment.points) == ["converged"] else "in training"
         lines = [self._screen(moment, rows, f"screen {where}")]
         sampled = [p for p in moment.points if is_sampled(settings.sampled_points, p)]
         if sampled:
@@ -172,11 +180,21 @@ class _Desk:
     def answered(self, point: str, rows: np.ndarray) -> Answered:
         """The rows that a point's file gets for some examples."""
         settings = self.config.detect
-        with_options = sum(bool(self.data.tokens[i].option_ids) for i in rows)
         heats = len(settings.stability_temperatures) if point == "final" else 0
-        questions = len(self.asked(point, rows.tolist()))
-        drawn = settings.n_samples if is_sampled(settings.sampled_points, point) else 0
-        return Answered(len(rows) * (2 + heats) + with_options + questions, len(rows) * drawn)
+        own = [self.data.tokens[i] for i in rows]
+        choices = [row for row in own if row.option_ids]
+        choices += self.asked(point, rows.tolist())
+        n_drawn = settings.n_samples if is_sampled(settings.sampled_points, point) else 0
+        # One answer is written out greedily, and as many as are drawn.
+        text_tokens = (1 + n_drawn) * sum(len(row.target_ids) for row in own)
+        text_tokens += sum(len(ids) for row in choices for ids in row.option_ids)
+        return Answered(
+            rows=len(own) * (2 + heats) + len(choices),
+            drawn=len(own) * n_drawn,
+            examples=len(own),
+            options=sum(len(row.option_ids) for row in choices),
+            text_tokens=text_tokens,
+        )
 
     def _screen(self, moment: Moment, rows: np.ndarray, what: str) -> Line:
         packed = [self.data.tokens[i].n_packed_tokens for i in rows]
@@ -279,11 +297,9 @@ def _bucket(size: int, buckets: Sequence[int]) -> int:
 
 def _sum(before: Answered | None, more: Answered, at_most: bool = False) -> Answered:
     before = before or Answered()
-    return Answered(
-        before.rows + more.rows,
-        before.drawn + more.drawn,
-        before.at_most or more.at_most or at_most,
-    )
+    pairs = zip(dataclasses.astuple(before), dataclasses.astuple(more), strict=True)
+    *sums, either = (a + b for a, b in pairs)
+    return Answered(*sums, at_most=bool(either) or at_most)
 
 
 def asked_of(view: Any) -> Asked:

@@ -1,8 +1,8 @@
 """Bytes of a run's files.
 
-Rows of the statistics and of the answers were measured on finished runs of
-``configs/controlled.py:family=llama,world=10`` and ``configs/quickstart.py:epochs=2,rows=8``
-(size of the merged Parquet file over its rows); README.md says how far plans were off.
+Measured on finished runs of ``configs/controlled.py:family=llama,world=10`` and
+``configs/quickstart.py:epochs=2,rows=8``: what each column takes in the merged Parquet files
+(zstd) over its rows, and what checkpoints and vectors take over their values.
 """
 
 from __future__ import annotations
@@ -16,12 +16,24 @@ from ilp_jax.planning import flops
 from ilp_jax.planning.asking import Answered
 from ilp_jax.planning.flops import Model
 
-STATS_ROW = 60.0
-"""Bytes of a row of the statistics, norms included."""
-ANSWER_ROW = 35.0
-"""Bytes of a row of the answers."""
+FILE_BYTES = 8_000.0
+"""What every column's description and place take, a file."""
+ID_BYTES = 10.0
+"""An example's id, once a file that holds it: it stands in the column's dictionary."""
+VALUE_BYTES = 3.6
+"""A float32 of the statistics."""
+STATS_ROW = 18.0
+"""A row of the statistics without norms: loss, probability, entropy, margin and its place."""
+ANSWER_ROW = 11.0
+"""A row of the answers without texts: log-probability, confidence and its place."""
+OPTION_BYTES = 12.0
+"""An option in a row of the answers without its text: log-likelihood, sum and mean."""
+TEXT_BYTES = 2.0
+"""A token of an answer's or option's text."""
 STATE_BYTES = 12.0
 """A trained parameter in a checkpoint: itself and two moments, float32."""
+COMPRESSED = {"checkpoint": 0.9, "vectors": 0.93}
+"""What float32 values take on disk over what they take in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +66,7 @@ def disk(
     n_examples: int,
     n_held_out: int,
     n_stats: int,
+    n_stats_with_norms: int,
     answered: Mapping[str, Answered],
     n_checkpoints: int,
 ) -> Disk:
@@ -65,22 +78,40 @@ def disk(
       n_examples: examples, trained or held out.
       n_held_out: of these, those held out.
       n_stats: rows of the statistics.
+      n_stats_with_norms: of these, those with gradient norms.
       answered: rows of the answers, by point.
       n_checkpoints: checkpoints that are due at least, so one a stage.
     """
-    state = STATE_BYTES * model.n_trained
-    best = 4.0 * model.n_trained if config.checkpoint.best and n_held_out and n_checkpoints else 0
-    n_answers = sum(one.rows + one.drawn for one in answered.values())
     trains = n_checkpoints > 0
+    state = COMPRESSED["checkpoint"] * STATE_BYTES * model.n_trained
+    keeps_best = config.checkpoint.best and n_held_out and trains
+    best = state * 4.0 / STATE_BYTES if keeps_best else 0.0
+    # Base and training are a file each.
+    statistics = STATS_ROW * n_stats + norm_bytes(model) * n_stats_with_norms
+    statistics += 2 * (FILE_BYTES + ID_BYTES * n_examples)
+    vectors = COMPRESSED["vectors"] * 4.0 * model.config.d_model * n_examples
     return Disk(
-        statistics=STATS_ROW * n_stats,
-        answers=ANSWER_ROW * n_answers,
-        representations=4.0 * model.config.d_model * n_examples
-        if config.probe.representations and trains
-        else 0.0,
+        statistics=statistics if trains else 0.0,
+        answers=sum(map(_answers, answered.values())),
+        representations=vectors if config.probe.representations and trains else 0.0,
         checkpoints=state * min(config.checkpoint.keep, n_checkpoints) + best,
         while_saving=state if trains else 0.0,
     )
+
+
+def norm_bytes(model: Model) -> float:
+    """Bytes of a row's norms: the total and those of the groups that are trained.
+
+    Args:
+      model: what is trained.
+    """
+    groups = 2 if model.lora is not None else 5 - model.config.tie_embeddings
+    return VALUE_BYTES * (1 + groups)
+
+
+def _answers(one: Answered) -> float:
+    rows = ANSWER_ROW * (one.rows + one.drawn) + OPTION_BYTES * one.options
+    return FILE_BYTES + ID_BYTES * one.examples + rows + TEXT_BYTES * one.text_tokens
 
 
 def memory_of_training(model: Model) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from ilp_jax.planning import flops
 from ilp_jax.planning.asking import Answered, Asked, detection
 from ilp_jax.planning.cost import Cost, cost, padded_batch
 from ilp_jax.planning.flops import Model
-from ilp_jax.planning.training import probed_lines, trained_lines
+from ilp_jax.planning.training import base_lines, probed_lines, trained_lines
 from ilp_jax.planning.work import Line, merged
 
 PHASES = ("probe", "train", "detect")
@@ -70,14 +70,16 @@ class Plan:
     mfu: float
     notes: tuple[str, ...]
 
-    def total(self, phase: str | None = None) -> Cost:
+    def total(self, phase: str | None = None, at_most: bool | None = None) -> Cost:
         """Cost of a phase, or of all.
 
         Args:
           phase: one of ``PHASES``; None for all.
+          at_most: only lines of which the most is counted, or only others; None for both.
         """
         pairs = zip(self.counts.lines, self.costs, strict=True)
-        return sum((c for line, c in pairs if phase in (None, line.phase)), Cost())
+        of_phase = ((line, c) for line, c in pairs if phase in (None, line.phase))
+        return sum((c for line, c in of_phase if at_most in (None, line.at_most)), Cost())
 
 
 def counts_of(data: StudyData, config: ConfigDict, asked: Asked, n_chips: int = 1) -> Counts:
@@ -94,7 +96,7 @@ def counts_of(data: StudyData, config: ConfigDict, asked: Asked, n_chips: int = 
     probed = [] if tuned else probed_lines(data, config)
     size = padded_batch(config.detect.batch_size, n_chips)
     found = detection(data, config, asked, size)
-    lines = [*probed, *trained, *found.lines]
+    lines = [*base_lines(config), *probed, *trained, *found.lines]
     lines = [line for phase in PHASES for line in lines if line.phase == phase]
     probes = [line for line in probed if line.what.startswith("probe")]
     return Counts(
@@ -123,22 +125,24 @@ def plan_of(
       mfu: share of the peak that matmuls reach; None = the chip's own assumption.
     """
     share = mfu or chips.chip.mfu
+    costs = tuple(cost(line, model, chips, share) for line in counts.lines)
     return Plan(
         counts=counts,
-        costs=tuple(cost(line, model, chips, share) for line in counts.lines),
+        costs=costs,
         disk=disk_of.disk(
             model,
             config,
             counts.n_examples,
             counts.n_held_out,
             counts.stats,
+            counts.stats_with_norms,
             counts.answered,
             counts.n_stages,
         ),
         model=model,
         chips=chips,
         mfu=share,
-        notes=_notes(model, counts, config, chips, share, mfu is None),
+        notes=_notes(model, counts, config, chips, share, mfu is None, costs),
     )
 
 
@@ -181,12 +185,19 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         ],
         "phases": {phase: dataclasses.asdict(plan.total(phase)) for phase in PHASES},
         "total": dataclasses.asdict(plan.total()),
+        "total_at_most": dataclasses.asdict(plan.total(at_most=True)),
         "notes": list(plan.notes),
     }
 
 
 def _notes(
-    model: Model, counts: Counts, config: ConfigDict, chips: Slice, mfu: float, assumed: bool
+    model: Model,
+    counts: Counts,
+    config: ConfigDict,
+    chips: Slice,
+    mfu: float,
+    assumed: bool,
+    costs: Sequence[Cost],
 ) -> tuple[str, ...]:
     one, n = chips.chip, chips.n_chips
     peak = one.peak(model.config.compute_dtype) / 1e12
@@ -209,6 +220,12 @@ def _notes(
             f"A batch of {config.train.batch_size} rows in {config.train.microbatches} parts "
             f"does not fill {n} chips: rows are never split, so some chips wait. Raise "
             f"train.batch_size to a multiple of {n}, or take fewer chips."
+        )
+    pairs = zip(counts.lines, costs, strict=True)
+    if any(line.updates and spent.bound == "network" for line, spent in pairs):
+        notes.append(
+            f"Training waits for weights on their way between chips: {n} chips have too few tokens "
+            "each. More rows a step, or fewer chips, take fewer chip-hours."
         )
     if counts.updates:
         share = disk_of.memory_of_training(model) / n / one.hbm_bytes

@@ -40,11 +40,12 @@ def _work(plan: Plan) -> Table:
                 counts = (f"{line.rows:,}", _short(line.tokens), f"{padding:.0%}")
                 table.add_row(phase, what, *counts, *_cells(plan, spent))
     table.add_section()
-    for phase in (*PHASES, None):
-        spent = plan.total(phase)
+    sums = [(phase, "", plan.total(phase)) for phase in PHASES]
+    sums.append(("total", "", plan.total()))
+    sums.append(("", "of it, what is at most", plan.total(at_most=True)))
+    for phase, what, spent in sums:
         if spent.flops:
-            label = (phase, "") if phase else ("total", "")
-            table.add_row(*label, "", "", "", *_cells(plan, spent))
+            table.add_row(phase, what, "", "", "", *_cells(plan, spent))
     return table
 
 

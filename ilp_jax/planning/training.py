@@ -62,6 +62,23 @@ def epochs(data: StudyData) -> Iterator[Epoch]:
             yield Epoch(stage, epoch, epoch == stage.epochs)
 
 
+def base_lines(config: ConfigDict) -> list[Line]:
+    """The training of a planted world's base, where none is kept: at most one.
+
+    Args:
+      config: the resolved config.
+    """
+    if not config.world.family:
+        return []
+    how = config.world.pretraining
+    # Documents share rows, so there are fewer rows than documents. Every token is a target.
+    shapes = {(how.row_length, how.row_length): how.steps}
+    rows = how.steps * how.batch_size
+    work = (Passes(shapes, how.batch_size, backward=True, update=True),)
+    tokens = rows * how.row_length
+    return [Line("probe", "train the world's base", rows, tokens, work, at_most=True)]
+
+
 def trained_lines(data: StudyData, config: ConfigDict) -> list[Line]:
     """A line a stage: its updates.
 
