@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -85,7 +86,8 @@ def detection(data: StudyData, config: ConfigDict, asked: Asked, batch_size: int
       asked: see ``Asked``.
       batch_size: examples in a batch of detection, a multiple of the devices.
     """
-    desk = _Desk(data, config, asked, batch_size)
+    kept = functools.cache(asked)  # a moment's lines and its rows want the same questions
+    desk = _Desk(data, config, lambda point, rows: kept(point, tuple(rows)), batch_size)
     lines, answered = list(_base_answers(data, config, batch_size)), {}
     for moment in moments(data, config):
         lines += desk.lines(moment)
@@ -202,9 +204,9 @@ class _Desk:
         return self._packed_line(moment, what, tokens, 1)
 
     def _choose(self, moment: Moment, point: str, rows: np.ndarray, what: str) -> Line:
-        rows = np.array([i for i in rows if self.data.tokens[i].option_ids], np.int64)
+        n_rows = sum(bool(self.data.tokens[i].option_ids) for i in rows)
         questions = self.asked(point, rows.tolist())
-        return self._packed_line(moment, what, questions, -(-len(questions) // max(len(rows), 1)))
+        return self._packed_line(moment, what, questions, -(-len(questions) // max(n_rows, 1)))
 
     def _packed_line(
         self, moment: Moment, what: str, rows: Sequence[TokenRow], per_row: int

@@ -16,7 +16,7 @@ from ilp_jax.models.config import ModelConfig
 CPU_EFFICIENCY = 0.5
 """Share of the measured speed that whole passes reach; see ``ilp_jax.planning.measure.cpu``."""
 _SECONDS = 0.5
-_COPIED_BYTES = 128 * 2**20
+_COPIED_BYTES = 64 * 2**20
 
 
 def cpu(config: ModelConfig, n_tokens: int) -> Slice:

@@ -114,8 +114,8 @@ def test_wrong_words_are_one_line(words, what, refused):
 
 
 def test_planted_real_rows_need_scores_or_assumptions(refused):
-    planted = "--config.planted.sources=arc_easy"
-    assert "planted.scores" in refused("plan", "--config", QUICKSTART, planted, "--device", "v5e")
+    words = ["--config", "configs/planted_real.py", "--device", "v5e"]
+    assert "planted.scores" in refused("plan", *words)
 
 
 def test_json_is_written_whole(plan, own, tmp_path):
