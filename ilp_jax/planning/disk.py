@@ -1,8 +1,9 @@
 """Bytes of a run's files.
 
-Measured on finished runs of ``configs/controlled.py:family=llama,world=10`` and
-``configs/quickstart.py:epochs=2,rows=8``: what each column takes in the merged Parquet files
-(zstd) over its rows, and what checkpoints and vectors take over their values.
+Measured on a finished run of ``configs/controlled.py:family=llama,world=10``: what each column
+takes in the merged Parquet files (zstd) over its rows, and what checkpoints and vectors take
+over their values. For world 20 a plan was off by -.8% (statistics), +.6% (vectors) and +.3%
+(checkpoint).
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from ilp_jax.data.batches import by_length, epoch_visits, padded_shape
 from ilp_jax.data.study import Stage, StudyData
 from ilp_jax.planning.work import Line, Passes
 from ilp_jax.train.schedule import total_steps
+from ilp_jax.world.corpus import corpus
+from ilp_jax.world.study import make_world
 
 
 class Lengths(NamedTuple):
@@ -70,13 +72,16 @@ def base_lines(config: ConfigDict) -> list[Line]:
     """
     if not config.world.family:
         return []
-    how = config.world.pretraining
-    # Documents share rows, so there are fewer rows than documents. Every token is a target.
+    world, how = make_world(config), config.world.pretraining
+    documents = how.steps * how.batch_size
+    rows = corpus(world.seed, world.facts, world.taught, documents, how.row_length)
+    size = len(rows.tokens_NxT) // how.steps
+    # Every token is a target, documents stand one behind another.
     shapes = {(how.row_length, how.row_length): how.steps}
-    rows = how.steps * how.batch_size
-    work = (Passes(shapes, how.batch_size, backward=True, update=True),)
-    tokens = rows * how.row_length
-    return [Line("probe", "train the world's base", rows, tokens, work, at_most=True)]
+    work = (Passes(shapes, size, backward=True, update=True),)
+    tokens = int((rows.targets_NxT > 0).sum())
+    what = "train the world's base"
+    return [Line("probe", what, size * how.steps, tokens, work, at_most=True)]
 
 
 def trained_lines(data: StudyData, config: ConfigDict) -> list[Line]:
