@@ -10,12 +10,12 @@ import argparse
 import errno
 import os
 import sys
-import textwrap
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import ilp_jax
+from ilp_jax.arguments import HOW_CONFIG_WORKS, NEEDS_WORKDIR, parser
 from ilp_jax.errors import RunFailure, Stopped, UserError
 from ilp_jax.fields import nearest
 
@@ -91,6 +91,13 @@ COMMANDS = {
         "show the first examples as tokens, with the trained tokens marked",
         "Also counts truncated examples and those without target tokens. Needs no WORKDIR.",
     ),
+    "plan": (
+        "steps, tokens, FLOPs, hours and GB of a run, before anything is spent",
+        "Reads the config, the data and the model's shape, never its weights' values; runs "
+        "nothing. --topology names a slice of chips, --device one of them, or `cpu`, which is "
+        "measured for a second. --rows and --tokens stand in for data that are not here; "
+        "--config.model.path=preset:NAME then for a model. Needs no WORKDIR.",
+    ),
     "prepare": (
         "write the local copy of each TensorFlow Datasets data set that the config reads",
         "Downloads and writes it where the stage's data_dir says, as array_record; does "
@@ -106,26 +113,8 @@ COMMANDS = {
         "Prints each norm's largest relative error; needs no WORKDIR.",
     ),
 }
-_SEVERAL = ("report", "evaluate")  # of which runs may stand side by side
 _TOGETHER = ("run", "probe", "train", "detect")  # which several processes may run as one
 _ON_DEVICES = (*_TOGETHER, "export", "replay", "influence", "mitigate")
-_NEEDS_WORKDIR = (
-    *("run", "probe", "train", "detect", "diagnose", "export", "replay", "influence"),
-    *("mitigate", "sweep"),
-    *_SEVERAL,
-)
-_TUNED_USAGE = """
-       ilp detect --base DIR --tuned DIR --data FILE.jsonl --workdir DIR [--config FILE ...]"""
-_HOW_CONFIG_WORKS = """\
-configuration:
-  --config FILE.py                the study; its get_config() returns the fields
-  --config FILE.py:a=X,b=Y        the same with arguments of that get_config()
-  --config.train.batch_size=4     overrides one field, as often as needed
-                                  (`ilp config show --config FILE` lists them all)
-  Without --config, WORKDIR/run.json gives the configuration of the run made there.
-
-exit code: 0 done, 1 the run failed, 2 the input is wrong (one line says what).
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -171,8 +160,8 @@ def _dispatch(argv: list[str]) -> int:
         print(_overview())
         return 0 if rest else 2
     command, rest = _split_command(rest)
-    options = _parser(command).parse_args(rest)
-    if command in _NEEDS_WORKDIR and options.workdir is None:
+    options = parser(command, *COMMANDS[command]).parse_args(rest)
+    if command in NEEDS_WORKDIR and options.workdir is None:
         raise UserError(f"ilp {command}", "needs --workdir", "add --workdir DIR")
     workdirs = options.workdir if isinstance(options.workdir, list) else [options.workdir]
     for workdir in filter(None, workdirs):
@@ -210,6 +199,11 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
         from ilp_jax.norms.check import check_norms, report
 
         return report(check_norms(config), config.model.compute_dtype)
+    if command == "plan":
+        from ilp_jax.planning.command import plan
+
+        where = (options.topology, options.device, options.mfu)
+        return plan(config, *where, (options.rows, options.tokens, options.targets), options.out)
     if command == "prepare":
         from ilp_jax.data.prepare import prepare
 
@@ -293,87 +287,6 @@ def _show(result: Any) -> None:
         console.print(result, highlight=False)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a mistake as a UserError, so as one line."""
-
-    def parse_args(self, args):  # type: ignore[override]
-        options, unknown = self.parse_known_args(args)
-        if unknown:
-            known = [*self._option_string_actions, "--config.FIELD"]
-            word = unknown[0].split("=")[0]
-            mend = nearest(word, known) if word.startswith("-") else ""
-            raise UserError(word, "no such argument", mend or f"see {self.prog} --help")
-        return options
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(self.prog, message, f"see {self.prog} --help")
-
-
-def _parser(command: str) -> _Parser:
-    line, more = COMMANDS[command]
-    parser = _Parser(
-        prog=f"ilp {command}",
-        usage=f"ilp {command} --config FILE[:name=value,...] "
-        + ("--workdir DIR " if command in _NEEDS_WORKDIR else "")
-        + ("--out DIR " if command == "export" else "")
-        + ("[DIR ...] [--out FILE]\n       " if command in _SEVERAL else "")
-        + ("[--rows N] " if command == "data preview" else "")
-        + ("[--limit N]\n           " if command == "replay" else "")
-        + ("[--jobs N] [--dry-run]\n       " if command == "sweep" else "")
-        + ("[--jobs N] [--apply --out DIR]\n       " if command == "mitigate" else "")
-        + "[--config.field=value ...]"
-        + (_TUNED_USAGE if command == "detect" else ""),
-        description=textwrap.fill(f"{line[0].upper()}{line[1:]}. {more}", 88),
-        epilog=_HOW_CONFIG_WORKS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="FILE", help="the study's Python file")
-    several = {"action": "extend", "nargs": "+"} if command in _SEVERAL else {}
-    parser.add_argument(
-        "--workdir", metavar="DIR", help="folder of the run, local or gs://", **several
-    )
-    if command == "report":
-        parser.add_argument("--out", metavar="FILE", help="an HTML file, in place of WORKDIR's")
-    if command == "evaluate":
-        parser.add_argument("--out", metavar="FILE", help="a JSON file for the figures")
-    if command == "export":
-        parser.add_argument("--out", metavar="DIR", required=True, help="a new folder")
-    if command == "replay":
-        parser.add_argument(
-            "--limit", type=_count, metavar="N", help="only the first N rows, unlearned ones first"
-        )
-    if command in ("sweep", "mitigate"):
-        parser.add_argument(
-            "--jobs", type=_count, default=1, metavar="N", help="runs at a time (default 1)"
-        )
-    if command == "mitigate":
-        parser.add_argument(
-            "--apply", action="store_true", help="train nothing: write the changed training set"
-        )
-        parser.add_argument("--out", metavar="DIR", help="with --apply: a new folder")
-        parser.add_argument(
-            "--train-only", action="store_true", help="train arms that no other process has"
-        )
-    if command == "sweep":
-        parser.add_argument("--dry-run", action="store_true", help="list the runs, start none")
-    if command == "detect":
-        parser.add_argument("--base", metavar="DIR", help="the model before tuning elsewhere")
-        parser.add_argument("--tuned", metavar="DIR", help="the tuned model, of the same shape")
-        parser.add_argument("--data", metavar="FILE", help="the .jsonl file it was tuned on")
-    if command == "data preview":
-        parser.add_argument(
-            "--rows", "-n", type=_count, default=3, metavar="N", help="examples a stage (default 3)"
-        )
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def _split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
     """Separates ``--config.field=value`` and ``--config.field value`` from other words."""
     rest, overrides, words = [], [], iter(argv)
@@ -407,7 +320,7 @@ def _overview() -> str:
         "usage: ilp COMMAND --config FILE[:name=value,...] --workdir DIR "
         "[--config.field=value ...]\n\nWhy fine-tuning leaves examples unlearned.\n\n"
         f"commands:\n{lines}\n\n  ilp COMMAND --help says more; ilp --version\n\n"
-        + _HOW_CONFIG_WORKS
+        + HOW_CONFIG_WORKS
     ).rstrip()
 
 

@@ -122,14 +122,33 @@ def train_batch(
     """
     if not 0 <= batch_index < n_batches(stage, batch_size):
         raise IndexError(f"batch {batch_index} of {n_batches(stage, batch_size)}")
-    index, visit = visit_order(data, stage, seed, epoch)
-    if data.apart:
-        order = _kept_apart(data, stage, seed, epoch, batch_size)
-        index, visit = index[order], visit[order]
+    index, visit = epoch_visits(data, stage, seed, epoch, batch_size)
     part = slice(batch_index * batch_size, (batch_index + 1) * batch_size)
     visits = zip(index[part], visit[part], strict=True)
     rows = _pack([_plain(data.trained_tokens(i, n)) for i, n in visits], batch_size, buckets)[0]
     return rows, _meta(data, index[part], batch_size, visit[part])
+
+
+def epoch_visits(
+    data: StudyData, stage: Stage, seed: int, epoch: int, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which example each slot of an epoch's batches trains on, and the how-manieth visit that is.
+
+    Args:
+      data: the study.
+      stage: one of its stages.
+      seed: the run's seed.
+      epoch: epoch of the stage, from 1.
+      batch_size: B; matters where ``data.apart`` keeps rows out of one another's batches.
+
+    Returns:
+      int32 [n_visits] each, as ``visit_order``; every ``batch_size`` slots are a batch.
+    """
+    index, visit = visit_order(data, stage, seed, epoch)
+    if not data.apart:
+        return index, visit
+    order = _kept_apart(data, stage, seed, epoch, batch_size)
+    return index[order], visit[order]
 
 
 @functools.lru_cache(maxsize=4)  # a step asks for the same epoch's order again and again
@@ -179,7 +198,7 @@ def probe_batches(
       The rows and which examples they are; ``visit_B`` is 0.
     """
     lengths = [data.tokens[i].n_tokens for i in indices]
-    for part in _by_length(data, indices, lengths, batch_size):
+    for part in by_length(data, indices, lengths, batch_size):
         rows = _pack([_plain(data.tokens[i]) for i in part], batch_size, buckets)[0]
         yield rows, _meta(data, part, batch_size)
 
@@ -190,7 +209,7 @@ def prompt_batches(
     """As ``probe_batches``, with the prompts alone: no response, no target."""
     nothing = np.zeros(0, np.int32)
     lengths = [len(data.tokens[i].prompt_ids) for i in indices]
-    for part in _by_length(data, indices, lengths, batch_size):
+    for part in by_length(data, indices, lengths, batch_size):
         prompts = [
             dataclasses.replace(data.tokens[i], target_ids=nothing, earlier_replies=())
             for i in part
@@ -217,7 +236,7 @@ def option_batches(
       The batches, shortest rows first; ``visit_B`` is 0.
     """
     lengths = [data.tokens[i].n_packed_tokens for i in indices]
-    for part in _by_length(data, indices, lengths, batch_size):
+    for part in by_length(data, indices, lengths, batch_size):
         packed = [_Packed(data.tokens[i], data.tokens[i].option_ids, 1) for i in part]
         rows, slot_branch = _pack(packed, batch_size, buckets)
         yield OptionBatch(rows, _meta(data, part, batch_size), slot_branch)
@@ -270,9 +289,8 @@ def _pack(
 ) -> tuple[RowBatch, np.ndarray]:
     """Lays rows out in arrays of the smallest bucket that holds them all."""
     longest = max((row.n_tokens for row in packed), default=1)
-    length = _bucket(longest, buckets or LENGTH_BUCKETS)
     n_targets = max((row.n_targets for row in packed), default=1)
-    slots = min(_bucket(n_targets, TARGET_BUCKETS), length)
+    length, slots = padded_shape(longest, n_targets, buckets)
     tokens, positions, target_index, target_ids = (
         np.zeros((batch_size, n), np.int32) for n in (length, length, slots, slots)
     )
@@ -306,16 +324,41 @@ def _pack(
     return RowBatch(tokens, positions, branch, target_index, target_ids, mask), slot_branch
 
 
+def padded_shape(longest: int, most_targets: int, buckets: Sequence[int]) -> tuple[int, int]:
+    """Tokens and target slots that every row of a batch is padded to.
+
+    Args:
+      longest: tokens of the batch's longest row.
+      most_targets: targets of the row that has most.
+      buckets: row lengths, see ``length_buckets``; a longer row extends them.
+
+    Returns:
+      T and R.
+    """
+    length = _bucket(longest, buckets or LENGTH_BUCKETS)
+    return length, min(_bucket(most_targets, TARGET_BUCKETS), length)
+
+
 def _bucket(size: int, buckets: Sequence[int]) -> int:
     """The smallest bucket that holds ``size``; past the largest, the default ones go on."""
     fitting = [bucket for bucket in buckets if bucket >= size]
     return min(fitting or [bucket for bucket in LENGTH_BUCKETS if bucket >= size])
 
 
-def _by_length(
+def by_length(
     data: StudyData, indices: Sequence[int], lengths: Sequence[int], batch_size: int
 ) -> Iterator[np.ndarray]:
-    """Indices in batches, sorted by length, then by example id."""
+    """Indices in batches, sorted by length, then by example id.
+
+    Args:
+      data: the study.
+      indices: indices into ``data.examples``.
+      lengths: of each of them.
+      batch_size: rows a batch; the last one may have fewer.
+
+    Yields:
+      int32 indices of one batch.
+    """
     indices = np.asarray(indices, np.int32)
     order = np.lexsort((data.example_ids[indices], np.asarray(lengths)))
     for start in range(0, len(indices), batch_size):
