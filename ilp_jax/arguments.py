@@ -19,6 +19,8 @@ _TUNED_USAGE = """
        ilp detect --base DIR --tuned DIR --data FILE.jsonl --workdir DIR [--config FILE ...]"""
 _PLAN_USAGE = """[--topology v5e:16x16 | --device NAME] [--mfu X]
        [--rows N --tokens T [--targets R]] [--out FILE] """
+_COMPILE_USAGE = """--topology v5e:16x16 [--tokens T] [--targets R]
+       [--mfu X] [--largest] [--out FILE] """
 HOW_CONFIG_WORKS = """\
 configuration:
   --config FILE.py                the study; its get_config() returns the fields
@@ -63,6 +65,7 @@ def parser(command: str, line: str, more: str) -> argparse.ArgumentParser:
         + ("[DIR ...] [--out FILE]\n       " if command in _SEVERAL else "")
         + ("[--rows N] " if command == "data preview" else "")
         + (_PLAN_USAGE if command == "plan" else "")
+        + (_COMPILE_USAGE if command == "compile" else "")
         + ("[--limit N]\n           " if command == "replay" else "")
         + ("[--jobs N] [--dry-run]\n       " if command == "sweep" else "")
         + ("[--jobs N] [--apply --out DIR]\n       " if command == "mitigate" else "")
@@ -126,6 +129,23 @@ def parser(command: str, line: str, more: str) -> argparse.ArgumentParser:
             "--targets", type=_count, metavar="R", help="of these trained ones (default 16)"
         )
         parser.add_argument("--out", metavar="FILE", help="a JSON file for the plan")
+    if command == "compile":
+        parser.add_argument(
+            "--topology", metavar="CHIP:SHAPE", help="a slice, such as v5e:16x16 or v5p:4x4x8"
+        )
+        parser.add_argument(
+            "--tokens", type=_count, metavar="T", help="tokens a row (default config.max_length)"
+        )
+        parser.add_argument(
+            "--targets", type=_count, metavar="R", help="of these trained ones (default all)"
+        )
+        parser.add_argument(
+            "--mfu", type=_share, metavar="X", help="share of the peak that matmuls reach"
+        )
+        parser.add_argument(
+            "--largest", action="store_true", help="also look for the largest batch that fits"
+        )
+        parser.add_argument("--out", metavar="FILE", help="a JSON file for the figures")
     if command == "data preview":
         parser.add_argument(
             "--rows", "-n", type=_count, default=3, metavar="N", help="examples a stage (default 3)"

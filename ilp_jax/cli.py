@@ -98,6 +98,12 @@ COMMANDS = {
         "measured for a second. --rows and --tokens stand in for data that are not here; "
         "--config.model.path=preset:NAME then for a model. Needs no WORKDIR.",
     ),
+    "compile": (
+        "the training step compiled for a TPU slice that is not here",
+        "With and without norms: memory a chip, FLOPs, collectives, an estimate of a step's time. "
+        "Needs libtpu (pip install 'jax[tpu]') and no TPU; config.model.path=preset:NAME needs no "
+        "weights. Minutes of CPU for a model of billions. Needs no WORKDIR.",
+    ),
     "prepare": (
         "write the local copy of each TensorFlow Datasets data set that the config reads",
         "Downloads and writes it where the stage's data_dir says, as array_record; does "
@@ -204,6 +210,13 @@ def _call(command: str, config: Any, options: argparse.Namespace) -> Any:
 
         where = (options.topology, options.device, options.mfu)
         return plan(config, *where, (options.rows, options.tokens, options.targets), options.out)
+    if command == "compile":
+        from ilp_jax.ahead.command import compile_ahead
+
+        rows = (options.tokens, options.targets)
+        return compile_ahead(
+            config, options.topology, *rows, options.mfu, options.largest, options.out
+        )
     if command == "prepare":
         from ilp_jax.data.prepare import prepare
 

@@ -140,7 +140,8 @@ def on_first(action: Callable[..., Any], *args: Any) -> Any:
       Its value, in every process.
 
     Raises:
-      UserError, RunFailure: what the action raised, in every process.
+      UserError, RunFailure: what the action raised, in every process; whatever else it raised
+        is a RunFailure in the others.
     """
     if count() == 1:
         return action(*args)
@@ -148,16 +149,18 @@ def on_first(action: Callable[..., Any], *args: Any) -> Any:
     if is_first():
         try:
             outcome = {"value": action(*args)}
-        except UserError as error:  # RunFailure is one
-            told = [error.where, error.what, error.mend]
-            client.key_value_set(key, json.dumps({"error": [error.exit_code, *map(str, told)]}))
+        except Exception as error:
+            code, told = 1, ["the first process", f"{type(error).__name__}: {error}", ""]
+            if isinstance(error, UserError):  # RunFailure is one
+                code, told = error.exit_code, [error.where, error.what, error.mend]
+            client.key_value_set(key, json.dumps({"error": [code, *told]}))
             raise
         client.key_value_set(key, json.dumps(outcome))
         return outcome["value"]
     outcome = _wait_for(client, key)
     if "error" in outcome:
         code, *told = outcome["error"]
-        raise (RunFailure if code == 1 else UserError)(*told)
+        raise (RunFailure if code == RunFailure.exit_code else UserError)(*told)
     return outcome["value"]
 
 

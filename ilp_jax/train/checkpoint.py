@@ -19,6 +19,7 @@ from etils import epath
 
 from ilp_jax import files
 from ilp_jax.errors import RunFailure
+from ilp_jax.mesh import processes
 from ilp_jax.train.checksums import check_checksums, write_checksums
 
 log = logging.getLogger(__name__)
@@ -112,9 +113,8 @@ class Checkpoints:
         first: Exception | None = None
         unreadable: list[int] = []
         for candidate in candidates:
-            try:
-                state = _read(self._manager, candidate, abstract_state)
-            except Exception as error:  # Orbax has no common class for damaged files.
+            state, error = self._try(candidate, abstract_state)
+            if error is not None:
                 first = first or error
                 unreadable.append(candidate)
                 log.warning("checkpoint %d cannot be read: %s", candidate, _one_line(error))
@@ -143,9 +143,24 @@ class Checkpoints:
         with _failures(self.folder, self._n_bytes):
             self._manager.close()
 
+    def _try(self, step: int, target: PyTree) -> tuple[PyTree, Exception | None]:
+        """A checkpoint's state, or what is wrong with it: the same in every process."""
+        damage = processes.on_first(_damage, self._manager, step)
+        if damage:
+            return None, ValueError(damage)
+        state = error = None
+        try:
+            state = _read(self._manager, step, target)
+        except Exception as one:  # Orbax has no common class for damaged files.
+            error = one
+        told = [text for text in processes.exchange(error and _one_line(error)) if text]
+        if told and error is None:
+            error = ValueError(f"in another process: {told[0]}")
+        return state, error
+
     def _set_aside(self, steps: list[int]) -> None:
         # Moved, not deleted: if the fault lies elsewhere, the user can put it back.
-        if jax.process_index() == 0:
+        def move() -> None:
             for step in steps:
                 source = _step_folder(self.folder, step)
                 target = self.folder / _ASIDE / source.name
@@ -153,6 +168,8 @@ class Checkpoints:
                     target.rmtree()
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.rename(target)
+
+        processes.on_first(move)
         self._manager.reload()
 
 
@@ -225,6 +242,8 @@ class BestCheckpoint:
         if self.step is None:
             raise RunFailure(self.folder, "there are no best parameters yet")
         try:
+            if damage := processes.on_first(_damage, self._manager, self.step):
+                raise ValueError(damage)
             return Restored(self.step, _read(self._manager, self.step, abstract_params))
         except Exception as error:
             raise RunFailure(
@@ -271,9 +290,9 @@ class BestCheckpoint:
 
 
 def _manager(folder: epath.Path, keep: int) -> ocp.CheckpointManager:
-    # One process on a local disk: buckets check their objects themselves, and several
-    # hosts would each have to read what all of them wrote.
-    checked = files.is_local(folder) and jax.process_count() == 1
+    # Buckets check their objects themselves. Of several processes the first reads again what all
+    # of them wrote, in the background.
+    checked = files.is_local(folder)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         step_format_fixed_length=9,
@@ -303,10 +322,19 @@ def _add_checksums(folder: Path) -> None:
         write_checksums(unfinished)
 
 
-def _read(manager: ocp.CheckpointManager, step: int, target: PyTree) -> PyTree:
+def _damage(manager: ocp.CheckpointManager, step: int) -> str:
+    """What the checksums say against a checkpoint; '' where they are right or there are none."""
     folder = files.as_path(manager.directory)
-    if files.is_local(folder):
+    if not files.is_local(folder):
+        return ""
+    try:
         check_checksums(Path(_step_folder(folder, step)))
+    except Exception as error:  # an unreadable list of checksums is damage, too
+        return _one_line(error)
+    return ""
+
+
+def _read(manager: ocp.CheckpointManager, step: int, target: PyTree) -> PyTree:
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     return manager.restore(step, args=args)[_STATE]
 

@@ -1,0 +1,223 @@
+"""Several real processes as one run, and what is said where they are not together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ilp_jax import cli, files
+from ilp_jax.config import default_config
+from ilp_jax.errors import UserError
+from ilp_jax.mesh import processes
+from ilp_jax.stats.reader import read_stats
+from ilp_jax.stats.schema import KEY
+
+LOCAL = [sys.executable, "-m", "ilp_jax.mesh.local", "--processes", "2", "--devices", "2", "--"]
+VERDICT = ["example_id", "point", "detector", "method"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def together(words, cache, **kwargs):
+    """A command run by two processes with two devices each."""
+    env = {**os.environ, **cache}
+    return subprocess.run([*LOCAL, *words], env=env, capture_output=True, text=True, **kwargs)
+
+
+def by_key(workdir):
+    return read_stats(workdir).sort(KEY)
+
+
+def largest_difference(one, other, up_to):
+    """Of all statistics of updates 0 to ``up_to``, relative where they are above 0.001.
+
+    A margin is a difference of logits, so it is held to their size, about 1, not to its own.
+    """
+    worst = 0.0
+    for name, column in one.to_dict().items():
+        if not column.dtype.is_float():
+            continue
+        a, b = (rows.filter(pl.col("step") <= up_to)[name].to_numpy() for rows in (one, other))
+        assert np.array_equal(np.isnan(a), np.isnan(b)), name
+        there = ~np.isnan(a)
+        least = 1.0 if name == "margin_mean" else 1e-3
+        near = np.abs(a - b)[there] / np.maximum(np.abs(a[there]), least)
+        worst = max(worst, near.max(initial=0.0))
+    return worst
+
+
+def differing_verdicts(a, b):
+    """Rows whose verdict or cause differs, but for scores within 0.001 of a threshold."""
+    columns = [*VERDICT, "unlearned", "cause"]
+    one, other = (files.read_parquet(run / "diagnosis.parquet") for run in (a, b))
+    assert one.select(VERDICT).sort(VERDICT).equals(other.select(VERDICT).sort(VERDICT))
+    both = one.select(columns).join(other.select(columns), on=VERDICT, suffix="_b")
+    return both.filter(
+        (pl.col("unlearned") != pl.col("unlearned_b"))
+        | pl.col("cause").ne_missing(pl.col("cause_b"))
+    )
+
+
+@pytest.mark.multi_device
+def test_two_processes_run_the_study_of_one(finished_run, tiny_arguments, cache, tmp_path):
+    workdir = tmp_path / "run"
+    done = together(["run", *tiny_arguments(workdir)], cache)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes, 4 devices (cpu), mesh data 1 x fsdp 4 x tensor 1" in done.stderr
+    assert done.stdout.count("Report:") == 1
+    hosts = {path.name.split(".host-")[1][:4] for path in (workdir / "stats").iterdir()}
+    assert hosts == {"0000", "0001"}
+    one, two = by_key(finished_run), by_key(workdir)
+    assert one.select(KEY).equals(two.select(KEY))
+    assert largest_difference(one, two, up_to=10) < 1e-5
+    assert differing_verdicts(finished_run, workdir).height == 0
+    for name in ("examples.parquet", "plan.parquet"):
+        assert files.read_parquet(workdir / name).equals(files.read_parquet(finished_run / name))
+
+
+@pytest.mark.slow
+@pytest.mark.multi_device
+@pytest.mark.parametrize("first", ["one", "two"])
+def test_checkpoints_move_between_one_process_and_two(
+    finished_run, tiny_arguments, ilp, cache, tmp_path, first
+):
+    workdir = tmp_path / "run"
+    words = ["run", *tiny_arguments(workdir)]
+    stopped_at = ("ilp_jax.train.loop:record", 17, "")
+    if first == "one":
+        done = ilp(*words, killed_at=stopped_at)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        done = together(words, cache)
+    else:
+        assert terminated(words, cache, workdir) == 143
+        done = ilp(*words)
+    assert done.returncode == 0, done.stderr
+    one, other = by_key(finished_run), by_key(workdir)
+    assert one.select(KEY).equals(other.select(KEY))
+    assert largest_difference(one, other, up_to=10) < 1e-5
+    assert differing_verdicts(finished_run, workdir).height == 0
+
+
+def terminated(words, cache, workdir):
+    """Exit code of a run of two that gets SIGTERM in its training."""
+    process = subprocess.Popen(
+        [*LOCAL, *words], env={**os.environ, **cache}, stderr=subprocess.PIPE, text=True
+    )
+    metrics = workdir / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 6):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=300)
+    assert "stopped by SIGTERM: update " in told, told
+    return process.returncode
+
+
+def test_sigterm_saves_and_ends(tiny_arguments, ilp, finished_run, same_run, tmp_path):
+    workdir = tmp_path / "run"
+    run = ilp("run", *tiny_arguments(workdir), start=True, stderr=subprocess.PIPE)
+    metrics = workdir / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 6):
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.02)
+    run.terminate()
+    _, told = run.communicate(timeout=300)
+    assert run.returncode == 143, told
+    line = told.strip().splitlines()[-1]
+    assert line.startswith("ilp: stopped by SIGTERM: update ") and "is saved" in line
+    saved = int(line.split("update ")[1].split()[0])
+    newest = max(int(p.name) for p in (workdir / "checkpoints/state").iterdir() if p.name.isdigit())
+    assert newest == saved
+    done = ilp("run", *tiny_arguments(workdir))
+    assert done.returncode == 0, done.stderr
+    same_run(finished_run, workdir)
+
+
+AGREE = """
+import json, sys
+from ilp_jax.config import default_config
+from ilp_jax.errors import UserError
+from ilp_jax.mesh import processes
+
+processes.join(default_config().mesh)
+me = processes.index()
+assert processes.exchange({"me": me}) == [{"me": 0}, {"me": 1}]
+assert processes.on_first(lambda: me + 5) == 5
+ran = []
+assert processes.first_then_rest(lambda: ran.append(me) or me) == me and ran == [me]
+
+def wrong():
+    raise UserError("that file", "is not there", "make it")
+
+try:
+    processes.on_first(wrong)
+except UserError as error:
+    assert str(error) == "that file: is not there -- make it" and error.exit_code == 2
+else:
+    raise AssertionError
+print("agreed", me)
+"""
+
+
+@pytest.mark.multi_device
+def test_processes_agree(tmp_path):
+    from ilp_jax.mesh import local
+
+    (tmp_path / "agreeing.py").write_text(AGREE)
+    before, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH"), str(tmp_path)
+    try:
+        both = local.start([], 2, 1, module="agreeing")
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    assert local.wait(both) == 0
+
+
+def test_a_run_meant_for_more_processes_is_refused(tiny_arguments, tmp_path, capsys):
+    words = ["run", *tiny_arguments(tmp_path / "run", "--config.mesh.processes=1")]
+    settings = default_config().mesh
+    settings.processes = 64
+    settings.join_seconds = 1
+    with pytest.raises(UserError, match="start the same command on every worker"):
+        processes.join(settings, {})
+    assert cli.main([*words[:-1], "--config.mesh.fsdp=3"]) == 2
+    assert "asks for 3 devices, and there are 1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "environ", [{"JAX_NUM_PROCESSES": "2"}, {"JAX_PROCESS_ID": "0", "JAX_NUM_PROCESSES": "two"}]
+)
+def test_half_of_the_environment_is_refused(environ):
+    with pytest.raises(UserError, match="set all three"):
+        processes.join(default_config().mesh, environ)
+
+
+def test_commands_of_one_process_say_so(finished_run, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "leave", lambda code: None)
+    monkeypatch.setattr(processes, "join", lambda settings: None)
+    assert cli.main(["replay", "--workdir", str(finished_run)]) == 2
+    assert "runs in one process, and this run has 2" in capsys.readouterr().err
+
+
+def test_the_mesh_is_no_part_of_a_runs_identity(finished_run):
+    from ilp_jax.config import config_hash, from_run
+
+    stored = json.loads((finished_run / "run.json").read_text())
+    moved = from_run(str(finished_run), ["--config.mesh.tensor=2", "--config.mesh.processes=4"])
+    assert config_hash(moved) == stored["config_hash"]
