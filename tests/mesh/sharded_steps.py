@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
-import re
 import sys
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from ilp_jax.ahead import hlo
 from ilp_jax.config import default_config
 from ilp_jax.fields.mesh import mesh_fields
 from ilp_jax.mesh.layout import layout_of
@@ -29,7 +28,6 @@ FAMILIES = {
     "qwen3": {"qk_norm": "head", "tie_embeddings": True},
     "olmo2": {"qk_norm": "full", "norm_position": "post"},
 }
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 def model(family: str) -> ModelConfig:
@@ -52,10 +50,10 @@ def settings(**sizes: int) -> ConfigDict:
     return fields
 
 
-def collectives(compiled) -> dict[str, int]:
-    """Collective operations of a compiled program by kind, as its text has them."""
-    found = re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", compiled.as_text())
-    return dict(collections.Counter(found))
+def collectives(compiled) -> dict[str, tuple[int, float]]:
+    """Collectives of a compiled program by kind: runs in a step, and bytes received."""
+    found = hlo.collectives(compiled.as_text())
+    return {kind: (one.runs, one.received) for kind, one in found.items()}
 
 
 def step(config: ModelConfig, rows, method: str, layout, n_microbatches: int, norms: bool = True):
