@@ -6,17 +6,14 @@ the last stage that trains on it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
-from scipy.stats import norm
 
-from ilp_jax.analysis.shares import CONFIDENCE
+from ilp_jax.analysis.differences import matched, span
 
 BASE, FINAL = "base", "final"
-_Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 
 
 def transfer(
@@ -102,8 +99,7 @@ def _change(right: pl.DataFrame, stage: int, before: str, after: str) -> dict[st
     n = len(both)
     gained = int((~both["right"] & both["right_after"]).sum())
     lost = int((both["right"] & ~both["right_after"]).sum())
-    centre = (gained - lost) / (n + 2)
-    variance = (gained + lost + 1 - (gained - lost) ** 2 / (n + 2)) / (n + 2) ** 2
+    centre, variance = matched(gained, lost, n)
     return {
         "n": n,
         "before": both["right"].mean(),
@@ -111,7 +107,7 @@ def _change(right: pl.DataFrame, stage: int, before: str, after: str) -> dict[st
         "change": (gained - lost) / n,
         "centre": centre,
         "variance": variance,
-        "interval": _span(centre, variance),
+        "interval": span(centre, variance),
     }
 
 
@@ -123,9 +119,4 @@ def _mean_change(changes: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
         name: sum(change[name] for change in changes.values()) / k
         for name in ("change", "centre", "variance")
     }
-    return {"change": mean["change"], "interval": _span(mean["centre"], mean["variance"] / k)}
-
-
-def _span(centre: float, variance: float) -> list[float]:
-    half = _Z * math.sqrt(variance)
-    return [max(centre - half, -1.0), min(centre + half, 1.0)]
+    return {"change": mean["change"], "interval": span(mean["centre"], mean["variance"] / k)}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from ilp_jax.data.apart import kept_apart
+from ilp_jax.data.order import permutation
 from ilp_jax.data.study import Stage, StudyData, visit_order
 from ilp_jax.data.tokens import TokenRow
 
@@ -157,30 +158,18 @@ def _kept_apart(
 ) -> np.ndarray:
     """The epoch's slots in an order in which no batch holds two rows of one group.
 
-    Visits of such rows are placed first: each in the batch that it would have been in, or the
-    next one (from the last to the first) with room and no other row of its group; where there is
-    none, in the next with room. The others fill what is left in their order. int64 [n_visits].
+    A row's visits stay in their order. int64 [n_visits]
     """
     index, _ = visit_order(data, stage, seed, epoch)
-    n = n_batches(stage, batch_size)
-    room = [batch_size] * (n - 1) + [len(index) - batch_size * (n - 1)]
-    batches: list[list[int]] = [[] for _ in range(n)]
-    held: list[dict[int, int]] = [{} for _ in range(n)]  # group -> the row that stands for it
-    free = []
-    for slot, row in enumerate(index.tolist()):
-        group = data.apart.get(row)
-        if group is None:
-            free.append(slot)
-            continue
-        near = [(slot // batch_size + k) % n for k in range(n)]
-        near = [k for k in near if len(batches[k]) < room[k]]
-        place = next((k for k in near if held[k].get(group, row) == row), near[0])
-        batches[place].append(slot)
-        held[place].setdefault(group, row)
-    rest = iter(free)
-    for k in range(n):
-        batches[k] += itertools.islice(rest, room[k] - len(batches[k]))
-    return np.array([slot for batch in batches for slot in batch], np.int64)
+    group_V = np.array([data.apart.get(row, -1) for row in index.tolist()], np.int64)
+
+    def shuffled(time: int, n: int) -> np.ndarray:
+        return permutation(n, seed, stage.index, epoch, time)
+
+    order = kept_apart(index, group_V, batch_size, data.apart_every, shuffled)
+    places = np.argsort(index[order], kind="stable")
+    order[places] = np.argsort(index, kind="stable")
+    return order
 
 
 def probe_batches(

@@ -20,9 +20,6 @@ def epoch_order(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The order in which one epoch of a stage visits its rows.
 
-    Philox (Salmon et al. 2011) is keyed by (seed, stage, epoch); its raw words are sorted.
-    numpy guarantees the raw stream across versions, but not ``Generator.permutation``.
-
     Args:
       seed: any int; taken modulo 2**64.
       stage: stage index, from 1; below 2**32.
@@ -38,18 +35,38 @@ def epoch_order(
     visits_N = np.broadcast_to(np.array(copies, np.int64), n_rows)
     if (visits_N < 1).any() or not 0 <= stage < 2**32 or not 0 <= epoch < 2**32:
         raise ValueError(f"copies={copies}, stage={stage}, epoch={epoch} out of range")
-    key = np.array([seed % 2**64, (stage << 32) | epoch], dtype=np.uint64)
-    words = np.random.Philox(key=key).random_raw(int(visits_N.sum()))
     # Every row's first visit, then the second of those that have one, and so on.
     rounds = [np.flatnonzero(visits_N > k) for k in range(visits_N.max(initial=0))]
     slots = np.concatenate(rounds) if rounds else np.zeros(0, np.int64)
-    row_index = slots[np.argsort(words, kind="stable")].astype(np.int32)
+    row_index = slots[permutation(len(slots), seed, stage, epoch)].astype(np.int32)
     copy = np.empty_like(row_index)
     # A stable sort by row lists each row's visits in order of occurrence.
     first = np.repeat(np.cumsum(visits_N) - visits_N, visits_N)
     copy[np.argsort(row_index, kind="stable")] = np.arange(len(row_index)) - first
     row_index.flags.writeable = copy.flags.writeable = False
     return row_index, copy
+
+
+def permutation(n: int, seed: int, stage: int, epoch: int, time: int = 0) -> np.ndarray:
+    """An order of n things within an epoch, drawn for it alone.
+
+    Philox (Salmon et al. 2011) is keyed by (seed, stage, epoch); its raw words are sorted.
+    numpy guarantees the raw stream across versions, but not ``Generator.permutation``.
+
+    Args:
+      n: how many.
+      seed: any int; taken modulo 2**64.
+      stage: stage index, from 1; below 2**32.
+      epoch: epoch within the stage, from 1; below 2**32.
+      time: which order of this epoch, from 0; below 2**64.
+
+    Returns:
+      int64 [n], a permutation of 0 to n - 1.
+    """
+    key = np.array([seed % 2**64, (stage << 32) | epoch], dtype=np.uint64)
+    counter = np.array([0, 0, 0, time], dtype=np.uint64)  # the first word counts the draws
+    words = np.random.Philox(key=key, counter=counter).random_raw(n)
+    return np.argsort(words, kind="stable")
 
 
 def score(*key: int | str) -> int:

@@ -74,6 +74,8 @@ class StudyData:
         of its own target, see ``trained_tokens``.
       apart: index of an example -> its group; of a group no two different examples are trained in
         one mini-batch, as far as there are mini-batches enough.
+      apart_every: batches between arrangements of what is left of an epoch, where there are such
+        groups; 0: one an epoch.
     """
 
     examples: tuple[Example, ...]
@@ -83,6 +85,7 @@ class StudyData:
     usable: Mapping[str, int] = dataclasses.field(default_factory=dict)
     faults: Mapping[int, tuple[np.ndarray, ...]] = dataclasses.field(default_factory=dict)
     apart: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    apart_every: int = 0
 
     def trained_tokens(self, index: int, visit: int) -> TokenRow:
         """What an example is trained on at one visit: its own tokens, but for planted faults.

@@ -75,6 +75,13 @@ def mitigate_fields() -> ConfigDict:
     # resample: updates between looks at what has fallen by relapse; a tenth of the fine-tuning
     # where that is less. The study, section 4.4.
     mitigate.resample_every = 500
+    # buckets: updates after which the visits that are left of an epoch are arranged anew, so that
+    # rows that contradict each other share no mini-batch; 0: once an epoch. The study
+    # (arXiv:2604.10079, section 4.3) re-evaluates its buckets every K updates and gives no K; 20 is
+    # ours. Who contradicts whom follows from texts and verdicts, which no update changes, so only
+    # the arrangement is made anew. To judge it by the model of the moment would make the order
+    # depend on more than (seed, stage, epoch, step), by which a killed arm goes on as it was.
+    mitigate.buckets_every = 20
     # weighted: strength of the pull towards the base model, times the learning rate, per update
     # (L2-SP, arXiv:1802.01483). Ours.
     mitigate.anchor_decay = 0.1

@@ -81,7 +81,14 @@ def arm_data(
         if len(own):
             stages.append(Stage(len(stages) + 1, stage.name, own, none, fields, copies))
     apart = {row: number for number, group in enumerate(arm.plan.apart) for row in group}
-    return StudyData(examples, tokens, tuple(stages), faults=data.faults, apart=apart)
+    return StudyData(
+        examples,
+        tokens,
+        tuple(stages),
+        faults=data.faults,
+        apart=apart,
+        apart_every=config.mitigate.buckets_every,
+    )
 
 
 def _relabelled(

@@ -75,9 +75,10 @@ def relabel(plan: Plan, context: Context) -> Treated:
 
 
 def buckets(plan: Plan, context: Context) -> Treated:
-    """Rows that contradict each other stand in different mini-batches, in every epoch anew.
+    """Rows that contradict each other stand in different mini-batches.
 
-    The study's grouping (arXiv:2604.10079, section 4.3).
+    The study's grouping (arXiv:2604.10079, section 4.3), arranged anew every
+    ``mitigate.buckets_every`` updates.
 
     Args:
       plan: the plan so far.

@@ -66,7 +66,7 @@ def identity(arm: Arm, ws: Workspace) -> str:
             "visits": plan.visits_SxN.tolist(),
             "epochs": plan.epochs_S.tolist(),
             **({"relabelled": sorted(plan.relabelled.items())} if plan.relabelled else {}),
-            **({"apart": plan.apart} if plan.apart else {}),
+            **({"apart": [plan.apart, mitigate["buckets_every"]]} if plan.apart else {}),
             **({arm.name: own[arm.name]} if arm.name in own else {}),
             "pages": [[one.text for one in page] for page in plan.pages],
         }

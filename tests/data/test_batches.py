@@ -158,21 +158,36 @@ def test_host_slices_make_up_the_batch(data):
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 2**32), st.integers(2, 7), st.integers(1, 3))
-def test_rows_of_a_group_share_no_batch(data, seed, batch_size, per_group):
+@given(st.integers(0, 2**32), st.integers(2, 7), st.integers(1, 3), st.integers(0, 9))
+def test_rows_of_a_group_share_no_batch(data, seed, batch_size, per_group, every):
     stage = data.stages[0]
     members = stage.rows[: 2 * per_group].tolist()
     groups = {row: i % 2 for i, row in enumerate(members)}
-    apart = dataclasses.replace(data, apart=groups)
-    seen = Counter()
+    apart = dataclasses.replace(data, apart=groups, apart_every=every)
+    seen = []
     n = batches.n_batches(stage, batch_size)
     for index in range(n):
         _, meta = batches.train_batch(apart, stage, seed, 1, index, batch_size)
         rows = meta.example_index_B[: meta.n_real].tolist()
         assert meta.n_real == batch_size or index == n - 1
-        seen.update(zip(rows, meta.visit_B[: meta.n_real].tolist(), strict=True))
+        seen += zip(rows, meta.visit_B[: meta.n_real].tolist(), strict=True)
         if n >= 2 * per_group:  # batches enough
             for group in (0, 1):
                 assert len({row for row in rows if groups.get(row) == group}) <= 1
     plain = zip(*(column.tolist() for column in visit_order(data, stage, seed, 1)), strict=True)
-    assert seen == Counter(plain)
+    assert sorted(seen) == sorted(plain)
+    assert all([v for row, v in seen if row == one] == [1, 2] for one in stage.rows.tolist())
+
+
+def test_any_batch_of_a_rearranged_epoch_is_known_without_the_others(data):
+    stage = data.stages[0]
+    groups = {row: i % 2 for i, row in enumerate(stage.rows[:8].tolist())}
+
+    def order(every, indices):
+        fresh = dataclasses.replace(data, apart=groups, apart_every=every)
+        made = [batches.train_batch(fresh, stage, 3, 1, k, 7)[1] for k in indices]
+        return [meta.example_index_B.tolist() for meta in made]
+
+    whole = order(3, range(12))
+    assert order(3, range(11, -1, -1)) == whole[::-1] and order(3, [9]) == [whole[9]]
+    assert order(0, range(3)) == whole[:3] and order(0, range(12)) != whole

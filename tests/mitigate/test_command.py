@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ilp_jax import cli
 from ilp_jax.stats.remedies import REMEDIES_SCHEMA
 from ilp_jax.stats.schema import CAUSES
 
@@ -81,12 +82,12 @@ def test_an_arm_is_a_run_of_its_own(mitigated):
     assert not more or visits > plan["copies"].sum()
 
 
-def test_the_outcome_is_told_and_stands_in_the_report(mitigated, ilp):
+def test_the_outcome_is_told_and_stands_in_the_report(mitigated):
     told = (mitigated / "stdout").read_text()
     assert "Treated by diagnosed cause" in told and "oracle" in told
     found = json.loads((mitigated / "summary.json").read_text())["remedies"]
     assert {one["arm"] for one in found["arms"]} >= {"none", "diagnosed"} and found["planted"]
-    assert ilp("report", "--workdir", mitigated).returncode == 0
+    assert cli.main(["report", "--workdir", str(mitigated)]) == 0
     page = (mitigated / "report.html").read_text()
     assert 'id="remedies"' in page and page.index("Treated by diagnosed") < page.index("<nav")
 
@@ -126,13 +127,14 @@ def test_the_changed_training_set_is_one_that_can_be_trained(mitigated, ilp, tmp
     assert without.returncode == 2 and "--apply needs --out" in without.stderr
 
 
-def test_without_the_truth_all_arms_but_the_oracle_are_the_same(mitigated, ilp, tmp_path):
+def test_without_the_truth_all_arms_but_the_oracle_are_the_same(mitigated, capsys, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(mitigated, folder)
     (folder / "truth.parquet").unlink()
-    done = ilp("mitigate", "--workdir", folder, ARMS.removesuffix(",oracle"), *OF_WORLD)
-    assert done.returncode == 0, done.stderr
-    assert "train " not in done.stderr and "arms" not in done.stderr  # the same plans: no training
+    words = ("--workdir", str(folder), ARMS.removesuffix(",oracle"), *OF_WORLD)
+    assert cli.main(["mitigate", *words]) == 0
+    told = capsys.readouterr().err
+    assert "train " not in told and "arms" not in told  # the same plans: no training
     before, after = (
         pl.read_parquet(one / "remedies.parquet").filter(pl.col("arm") != "oracle")
         for one in (mitigated, folder)
@@ -140,6 +142,7 @@ def test_without_the_truth_all_arms_but_the_oracle_are_the_same(mitigated, ilp, 
     assert after.equals(before)
 
 
+@pytest.mark.slow
 def test_trained_arms_are_not_trained_again(mitigated, ilp):
     before = pl.read_parquet(mitigated / "remedies.parquet")
     done = ilp("mitigate", "--workdir", mitigated, ARMS, *OF_WORLD)
@@ -156,19 +159,20 @@ def test_another_plan_is_not_mixed_with_what_is_trained(mitigated, ilp):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["diagnosed", "resample", "progressive"])
+@pytest.mark.parametrize("name", ["diagnosed", "buckets", "resample", "progressive"])
 def test_a_killed_arm_goes_on_and_ends_the_same(name, mitigated, ilp, tmp_path):
     arms = f"--config.mitigate.arms={name}"
     folders = [tmp_path / "killed", tmp_path / "whole"]
     for folder in folders:
         shutil.copytree(mitigated, folder)
         shutil.rmtree(folder / "arms")
-    words = ("mitigate", "--workdir", folders[0], "--train-only", arms, *OF_WORLD)
+    options = (arms, "--config.mitigate.buckets_every=2", *OF_WORLD)
+    words = ("mitigate", "--workdir", folders[0], "--train-only", *options)
     for function, n in (("ilp_jax.train.loop:record", 12), ("ilp_jax.detect.point:ask", 1)):
         killed = ilp(*words, killed_at=(function, n, ""))
         assert killed.returncode == -9, killed.stderr
     for folder in folders:
-        done = ilp("mitigate", "--workdir", folder, arms, *OF_WORLD)
+        done = ilp("mitigate", "--workdir", folder, *options)
         assert done.returncode == 0, done.stderr
     killed, whole = (pl.read_parquet(folder / "remedies.parquet") for folder in folders)
     assert killed.equals(whole) and set(killed["arm"]) == {name}
@@ -256,6 +260,31 @@ def test_a_run_of_real_rows_gets_paraphrases(finished_run, ilp, tmp_path):
 
 
 @pytest.mark.slow
+def test_adapters_are_mended_from_the_base_on(planted_arguments, ilp, tmp_path):
+    """Arms of a run that trains adapters train them too, from none, and may be pulled to none."""
+    folder = tmp_path / "run"
+    done = ilp("run", *planted_arguments(folder), "--config.lora.rank=2")
+    assert done.returncode == 0, done.stderr
+    losses = {}
+    for decay in ("0.0001", "10"):
+        own = tmp_path / decay
+        shutil.copytree(folder, own)
+        arms = "--config.mitigate.arms=none,diagnosed,buckets,weighted"
+        strength = f"--config.mitigate.anchor_decay={decay}"
+        done = ilp("mitigate", "--workdir", own, arms, *OF_WORLD, strength)
+        assert done.returncode == 0, done.stderr
+        rows = pl.read_parquet(own / "remedies.parquet")
+        assert rows["arm"].n_unique() == 4 and rows["steps"].n_unique() == 1
+        (arm,) = (own / "arms" / "weighted").iterdir()
+        losses[decay] = json.loads((arm / "arm.json").read_text())["general_loss"]
+        record = json.loads((arm / "run.json").read_text())
+        run = json.loads((own / "run.json").read_text())
+        assert record["weights_hash"] == run["weights_hash"]
+        assert record["config"]["lora"]["rank"] == 2
+    assert losses["10"] < losses["0.0001"]
+
+
+@pytest.mark.slow
 def test_oracle_needs_a_planted_study(finished_run, ilp, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished_run, folder)
@@ -263,6 +292,5 @@ def test_oracle_needs_a_planted_study(finished_run, ilp, tmp_path):
     assert done.returncode == 2 and "is no planted study" in done.stderr
 
 
-def test_a_run_that_is_not_diagnosed_is_refused(tiny_arguments, ilp, tmp_path):
-    done = ilp("mitigate", *tiny_arguments(tmp_path / "run"))
-    assert done.returncode == 2 and "is not finished there" in done.stderr
+def test_a_run_that_is_not_diagnosed_is_refused(tiny_arguments, refused, tmp_path):
+    assert "is not finished there" in refused("mitigate", *tiny_arguments(tmp_path / "run"))

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ilp_jax.analysis.remedies.drawn import Drawn, Share, difference
 from ilp_jax.analysis.remedies.load import Tried
-from ilp_jax.analysis.remedies.matrix import NONE, Share, difference
+from ilp_jax.analysis.remedies.matrix import NONE
 from ilp_jax.analysis.resample import spread
 from ilp_jax.fields.mitigate import ARMS
 from ilp_jax.stats.schema import CAUSES
@@ -19,16 +20,13 @@ UNIVERSAL = ("epochs", "oversample_all", "shuffle")
 """Arms that know of no cause, at equal compute."""
 
 
-def arms(
-    runs: Sequence[Tried], rows: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray
-) -> list[dict]:
+def arms(runs: Sequence[Tried], rows: pl.DataFrame, drawn: Drawn) -> list[dict]:
     """Each arm's outcome over all runs and seeds.
 
     Args:
       runs: the runs.
       rows: of `load.pooled`.
-      weights_BxU: of `resample.draw`.
-      world_U: int64 [n_units], each unit's world.
+      drawn: the resamples.
 
     Returns:
       One dict an arm, in their order:
@@ -47,21 +45,19 @@ def arms(
       * ``held_out``: questions never trained, ``gained`` and ``lost``; ``general_loss``.
     """
     found = []
-    base = _outcomes(rows.filter(pl.col("arm") == NONE), weights_BxU)
+    base = _outcomes(rows.filter(pl.col("arm") == NONE), drawn)
     for name in ARMS:
         own = rows.filter(pl.col("arm") == name)
         if own.is_empty():
             continue
         trainings = own.select("run", "seed").unique().height
-        shares = _outcomes(own, weights_BxU)
+        shares = _outcomes(own, drawn)
         held = own.filter(pl.col("role") == "held_out")
         losses = [one.general[key] for one in runs for key in one.general if key[0] == name]
-        everything = _outcomes(own, weights_BxU, everything=True)
-        drawn_B = _trainings(own, weights_BxU, world_U)
-        told = {key: one.told() | {"count": _count(one)} for key, one in shares.items()}
-        told |= {
-            f"{key}_all": one.told() | {"count": _count(one)} for key, one in everything.items()
-        }
+        everything = _outcomes(own, drawn, everything=True)
+        trainings_B = drawn.trainings(own)
+        told = {key: one.told() | {"count": one.count} for key, one in shares.items()}
+        told |= {f"{key}_all": one.told() | {"count": one.count} for key, one in everything.items()}
         found.append(
             {"arm": name, "trainings": trainings}
             | told
@@ -69,11 +65,11 @@ def arms(
                 "by_cause": _by_cause(own),
                 "deleted": int(own["deleted"].sum()),
                 "deleted_wrongly": _deleted_right(own),
-                "net": _net(shares, trainings, drawn_B),
-                "net_all": _net(everything, trainings, drawn_B),
+                "net": _net(shares, trainings, trainings_B),
+                "net_all": _net(everything, trainings, trainings_B),
                 "over_none": difference(shares["recovered"], base["recovered"]),
-                "diagnosed_over": _net_over(rows, name, weights_BxU, world_U),
-                "diagnosed_over_all": _net_over(rows, name, weights_BxU, world_U, True),
+                "diagnosed_over": _net_over(rows, name, drawn),
+                "diagnosed_over_all": _net_over(rows, name, drawn, True),
                 "held_out": {
                     "n": len(held),
                     "gained": int((~held["learned_before"] & held["learned_after"]).sum()),
@@ -87,20 +83,20 @@ def arms(
     return found
 
 
-def against_oracle(rows: pl.DataFrame, weights_BxU: np.ndarray) -> dict[str, Any] | None:
+def against_oracle(rows: pl.DataFrame, drawn: Drawn) -> dict[str, Any] | None:
     """Rows that come back by diagnosed causes, over those that come back by planted ones.
 
     Args:
       rows: of `load.pooled`.
-      weights_BxU: of `resample.draw`.
+      drawn: the resamples.
 
     Returns:
       ``diagnosed`` and ``oracle`` (rows that came back), ``trainings`` of each (runs and seeds that
       have both), ``value`` (their ratio) and ``interval``; None where no run has both.
     """
     sides, pairs = paired(rows, DIAGNOSED, ORACLE)
-    shares = [_outcomes(side, weights_BxU)["recovered"] for side in sides]
-    found = [_count(share) for share in shares]
+    shares = [_outcomes(side, drawn)["recovered"] for side in sides]
+    found = [share.count for share in shares]
     if not pairs or not found[1]:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -132,26 +128,25 @@ def paired(rows: pl.DataFrame, *names: str) -> tuple[list[pl.DataFrame], int]:
     return [side.join(pairs, on=key, how="semi") for side in sides], len(pairs)
 
 
-def counts(own: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray) -> dict[str, Any]:
+def counts(own: pl.DataFrame, drawn: Drawn) -> dict[str, Any]:
     """Rows recovered and lost a training of one arm, and what it cost.
 
     Args:
       own: its rows, of `load.pooled`.
-      weights_BxU: of `resample.draw`.
-      world_U: int64 [n_units], each unit's world.
+      drawn: the resamples.
 
     Returns:
       ``trainings``, ``steps``, ``tokens``; ``recovered``, ``lost``, ``net`` and ``net_all``, each
       ``value`` and ``interval``: see `arms`.
     """
     trainings = own.select("run", "seed").unique().height
-    drawn_B = _trainings(own, weights_BxU, world_U)
-    shares, everything = (_outcomes(own, weights_BxU, every) for every in (False, True))
+    trainings_B = drawn.trainings(own)
+    shares, everything = (_outcomes(own, drawn, every) for every in (False, True))
 
     def each(share: Share) -> dict[str, Any]:
         with np.errstate(invalid="ignore", divide="ignore"):
-            resampled_B = np.where(drawn_B > 0, share.total_B / drawn_B, np.nan)
-        return {"value": _count(share) / trainings, "interval": spread(resampled_B)}
+            resampled_B = np.where(trainings_B > 0, share.total_B / trainings_B, np.nan)
+        return {"value": share.count / trainings, "interval": spread(resampled_B)}
 
     return {
         "trainings": trainings,
@@ -159,8 +154,8 @@ def counts(own: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray) -> d
         "tokens": float(own["tokens"].mean()),
         "recovered": each(shares["recovered"]),
         "lost": each(shares["lost"]),
-        "net": _net(shares, trainings, drawn_B),
-        "net_all": _net(everything, trainings, drawn_B),
+        "net": _net(shares, trainings, trainings_B),
+        "net_all": _net(everything, trainings, trainings_B),
     }
 
 
@@ -173,9 +168,7 @@ def cause_column(rows: pl.DataFrame) -> pl.Expr:
     return pl.when(pl.col("planted").is_not_null()).then("planted").otherwise("cause")
 
 
-def _outcomes(
-    own: pl.DataFrame, weights_BxU: np.ndarray, everything: bool = False
-) -> dict[str, Share]:
+def _outcomes(own: pl.DataFrame, drawn: Drawn, everything: bool = False) -> dict[str, Share]:
     """What came back and what was lost: of rows that count, or of all that are trained."""
     trained = own.filter(pl.col("role") == "train")
     counts = pl.lit(True) if everything else cause_column(own).is_in(CAUSES)
@@ -185,19 +178,15 @@ def _outcomes(
     learned = learned.with_columns(lost=~pl.col("learned_after"))
     asked = unlearned.filter(~pl.col("learned_before_paraphrase"))
     return {
-        "recovered": Share(unlearned, "learned_after", weights_BxU),
-        "lost": Share(learned, "lost", weights_BxU),
-        "mended": Share(asked, "learned_after_paraphrase", weights_BxU),
+        "recovered": Share(unlearned, "learned_after", drawn),
+        "lost": Share(learned, "lost", drawn),
+        "mended": Share(asked, "learned_after_paraphrase", drawn),
     }
-
-
-def _count(share: Share) -> int:
-    return round((share.value or 0.0) * share.n)
 
 
 def _net(shares: dict[str, Share], trainings: int, trainings_B: np.ndarray) -> dict[str, Any]:
     """Rows recovered less rows lost, a training."""
-    value = (_count(shares["recovered"]) - _count(shares["lost"])) / trainings
+    value = (shares["recovered"].count - shares["lost"].count) / trainings
     total_B = shares["recovered"].total_B - shares["lost"].total_B
     with np.errstate(invalid="ignore", divide="ignore"):
         resampled_B = np.where(trainings_B > 0, total_B / trainings_B, np.nan)
@@ -205,35 +194,19 @@ def _net(shares: dict[str, Share], trainings: int, trainings_B: np.ndarray) -> d
 
 
 def _net_over(
-    rows: pl.DataFrame,
-    name: str,
-    weights_BxU: np.ndarray,
-    world_U: np.ndarray,
-    everything: bool = False,
+    rows: pl.DataFrame, name: str, drawn: Drawn, everything: bool = False
 ) -> dict[str, Any] | None:
     """Net of ``diagnosed`` less that of another arm, pairs of a run and seed."""
     sides, pairs = paired(rows, DIAGNOSED, name)
     if name == DIAGNOSED or not pairs:
         return None
-    outcomes = [_outcomes(side, weights_BxU, everything) for side in sides]
-    nets = [_count(one["recovered"]) - _count(one["lost"]) for one in outcomes]
+    outcomes = [_outcomes(side, drawn, everything) for side in sides]
+    nets = [one["recovered"].count - one["lost"].count for one in outcomes]
     totals = [one["recovered"].total_B - one["lost"].total_B for one in outcomes]
-    trainings_B = _trainings(sides[0], weights_BxU, world_U)
+    trainings_B = drawn.trainings(sides[0])
     with np.errstate(invalid="ignore", divide="ignore"):
         resampled_B = np.where(trainings_B > 0, (totals[0] - totals[1]) / trainings_B, np.nan)
     return {"value": (nets[0] - nets[1]) / pairs, "interval": spread(resampled_B)}
-
-
-def _trainings(own: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray) -> np.ndarray:
-    """Trainings of an arm in each resample: those of a world count as often as it was drawn."""
-    total_B = np.zeros(len(weights_BxU))
-    each = own.group_by("world").agg(
-        pl.struct("run", "seed").n_unique().alias("n"), pl.col("unit").first().alias("unit")
-    )
-    for n, unit in each.select("n", "unit").iter_rows():
-        units = world_U == world_U[unit]
-        total_B += n * weights_BxU[:, units].sum(axis=1) / units.sum()
-    return total_B
 
 
 def _by_cause(own: pl.DataFrame) -> dict[str, Any]:

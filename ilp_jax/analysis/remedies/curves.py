@@ -5,24 +5,21 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from ilp_jax.analysis.remedies.arms import counts, paired
+from ilp_jax.analysis.remedies.drawn import Drawn
 from ilp_jax.fields.mitigate import CURVES
 
 _LABEL = re.compile(r"(?P<name>.*)_x(?P<budget>[0-9.e+-]+)")
 
 
-def curves(
-    rows: pl.DataFrame, weights_BxU: np.ndarray, world_U: np.ndarray
-) -> list[dict[str, Any]]:
+def curves(rows: pl.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
     """Rows recovered and lost a training, by arm and budget.
 
     Args:
       rows: of `load.pooled`.
-      weights_BxU: of `resample.draw`.
-      world_U: int64 [n_units], each unit's world.
+      drawn: the resamples.
 
     Returns:
       One dict an arm and budget, arms in their order and budgets upwards: ``arm``, ``budget``
@@ -43,7 +40,7 @@ def curves(
     if not trainings:
         return []
     return [
-        {"arm": name, "budget": budget} | counts(one, weights_BxU, world_U)
+        {"arm": name, "budget": budget} | counts(one, drawn)
         for (name, budget, _), one in zip(labels, own, strict=True)
     ]
 

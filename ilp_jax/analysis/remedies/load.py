@@ -77,14 +77,15 @@ def load(workdir: epath.PathLike) -> Tried:
 
 
 def pooled(runs: Sequence[Tried]) -> tuple[pl.DataFrame, np.ndarray]:
-    """All rows of some runs, with ``run`` and the ``unit`` that is resampled.
+    """All rows of some runs, with ``run``, and ``unit`` and ``training`` that are resampled.
 
     Args:
       runs: the runs.
 
     Returns:
       The rows; and int64 [n_units], the world of each unit. A unit is a group of rows that
-      contradict each other; it is the same one in all runs of its world.
+      contradict each other; it is the same one in all runs of its world. A training is a run and
+      a seed, whatever the arm.
     """
     rows = pl.concat(
         [
@@ -100,5 +101,9 @@ def pooled(runs: Sequence[Tried]) -> tuple[pl.DataFrame, np.ndarray]:
         units.select("world", "group_id", "unit"),
         on=("world", "group_id"),
         maintain_order="left",
+    )
+    trainings = rows.select("run", "seed").unique().sort("run", "seed")
+    rows = rows.join(
+        trainings.with_row_index("training"), on=("run", "seed"), maintain_order="left"
     )
     return rows, units["place"].to_numpy()

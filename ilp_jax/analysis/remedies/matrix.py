@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 from scipy.stats import binomtest
 
-from ilp_jax.analysis.resample import spread
+from ilp_jax.analysis.remedies.drawn import Drawn, Share, difference, matched_difference
 from ilp_jax.stats.schema import CAUSES
 
 RANDOMISED, SHAM, NONE = "randomised", "sham", "none"
 ALPHA = 0.05
 
 
-def matrix(rows: pl.DataFrame, weights_BxU: np.ndarray) -> list[dict[str, Any]]:
+def matrix(rows: pl.DataFrame, drawn: Drawn) -> list[dict[str, Any]]:
     """Every cause under every remedy and under none.
 
     Args:
       rows: of `load.pooled`: unlearned rows that count.
-      weights_BxU: of `resample.draw`.
+      drawn: the resamples.
 
     Returns:
       One dict a cause and remedy (``none`` first) that rows were dealt to: ``n``, ``treated``
@@ -41,11 +40,11 @@ def matrix(rows: pl.DataFrame, weights_BxU: np.ndarray) -> list[dict[str, Any]]:
     cells = []
     for cause in CAUSES:
         of = dealt.filter(pl.col("cause") == cause)
-        none = Share(of.filter(pl.col("remedy") == NONE), "learned_after", weights_BxU)
+        none = Share(of.filter(pl.col("remedy") == NONE), "learned_after", drawn)
         for remedy in (NONE, *CAUSES):
             own = of.filter(pl.col("remedy") == remedy)
             if not own.is_empty():
-                cells.append(_cell(cause, remedy, own, none, weights_BxU))
+                cells.append(_cell(cause, remedy, own, none, drawn))
     _add_holm(cells)
     return cells
 
@@ -80,65 +79,23 @@ def diagonal(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-class Share:
-    """A share of rows, and the same in every resample of the units.
-
-    Args:
-      rows: with ``unit``.
-      column: the boolean whose share it is.
-      weights_BxU: of `resample.draw`.
-
-    Attributes:
-      n: rows.
-      value: the share; None of no rows.
-      total_B: float64 [B], rows of which it is true, in each resample.
-      resampled_B: float64 [B], the share in each resample; nan where it has no rows.
-    """
-
-    def __init__(self, rows: pl.DataFrame, column: str, weights_BxU: np.ndarray):
-        unit, yes = rows["unit"].to_numpy(), rows[column].to_numpy().astype(np.float64)
-        n_units = weights_BxU.shape[1]
-        self.n = len(rows)
-        self.value = float(yes.mean()) if self.n else None
-        count_U = np.bincount(unit, minlength=n_units)
-        yes_U = np.bincount(unit, weights=yes, minlength=n_units)
-        drawn_B = weights_BxU @ count_U
-        self.total_B = weights_BxU @ yes_U
-        with np.errstate(invalid="ignore", divide="ignore"):
-            self.resampled_B = np.where(drawn_B > 0, self.total_B / drawn_B, np.nan)
-
-    def told(self) -> dict[str, Any]:
-        """``n``, ``share``, ``interval``."""
-        return {"n": self.n, "share": self.value, "interval": spread(self.resampled_B)}
-
-
-def difference(one: Share, other: Share) -> dict[str, Any]:
-    """One share less another, with the interval of resampling both together."""
-    if one.value is None or other.value is None:
-        return {"value": None, "interval": None}
-    return {
-        "value": one.value - other.value,
-        "interval": spread(one.resampled_B - other.resampled_B),
-    }
-
-
-def _cell(cause: str, remedy: str, own: pl.DataFrame, none: Share, weights_BxU) -> dict[str, Any]:
-    share = Share(own, "learned_after", weights_BxU)
+def _cell(cause: str, remedy: str, own: pl.DataFrame, none: Share, drawn: Drawn) -> dict[str, Any]:
+    share = Share(own, "learned_after", drawn)
     asked = own.filter(~pl.col("learned_before_paraphrase"))
-    paraphrase = Share(asked, "learned_after_paraphrase", weights_BxU).told()
+    paraphrase = Share(asked, "learned_after_paraphrase", drawn).told()
     cell = {"cause": cause, "remedy": remedy, "treated": int(own["treated"].sum())}
     cell |= share.told() | {"paraphrase": paraphrase}
     if remedy == NONE:
         return cell
     pairs = own.drop_nulls("sham_after")
-    paired = Share(pairs, "learned_after", weights_BxU)
-    sham = Share(pairs, "sham_after", weights_BxU)
+    paired = Share(pairs, "learned_after", drawn)
+    sham = Share(pairs, "sham_after", drawn)
     better = int((pairs["learned_after"] & ~pairs["sham_after"]).sum())
     worse = int((~pairs["learned_after"] & pairs["sham_after"]).sum())
     p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
     return cell | {
         "over_none": difference(share, none),
-        "over_sham": difference(paired, sham)
+        "over_sham": matched_difference(paired, sham, better, worse)
         | {
             "sham": sham.value,
             "n": len(pairs),

@@ -17,6 +17,8 @@ NAMES = {
     "insufficient_training": "insufficient training",
 }
 _ONE_WORLD = " (one world: of groups alone, so they say nothing of other data)"
+_ONE_SEED = "; one seed a run, so what another training changes is in them by its rows alone"
+_SEEDS = ", crossed with the seeds of each run"
 WHAT = {
     "missing_knowledge": "told what they rest on, before fine-tuning",
     "base_conflict": "told their answer in other words, before fine-tuning",
@@ -106,7 +108,10 @@ def notes(found: Mapping[str, Any]) -> list[str]:
         f"{found['resamples']} resamples of worlds, then of groups of rows that contradict each "
         "other"
         + (_ONE_WORLD if found["worlds"] == 1 else "")
-        + "; sham: the same rows under the remedy's sham, p by McNemar's exact test and Holm.",
+        + (_SEEDS if found["seeds_a_run"] > 1 else _ONE_SEED)
+        + "; those of differences of shares reach at least as far as Agresti and Min's or Agresti "
+        "and Caffo's over rows; sham: the same rows under the remedy's sham in the training of the "
+        "same seed, p by McNemar's exact test and Holm.",
     ]
     if found["planted"]:
         lines.append(

@@ -146,6 +146,62 @@ def test_worlds_are_resampled_before_rows():
     assert together[1] - together[0] > 0.7 > 0.2 > alone[1] - alone[0]
 
 
+def test_seeds_are_resampled_with_rows():
+    """Trainings that differ widen the interval; one seed's rows alone would not show it."""
+    rows = []
+    for seed, share in ((1000, 0.1), (2000, 0.9)):
+        for i in range(100):
+            more = {"cause": CAUSES[0], "remedy": CAUSES[0], "learned_after": i < 100 * share}
+            rows.append(row("randomised", i, seed=seed, **more))
+            rows.append(row("diagnosed", i, seed=seed, **more))
+    together, one = compare([tried(rows)]), compare([tried(rows[:200])])
+    wide, narrow = (found["matrix"][0]["interval"] for found in (together, one))
+    assert wide[1] - wide[0] > 0.7 > 0.2 > narrow[1] - narrow[0]
+    net = together["arms"][1]["net"]
+    assert net["value"] == 50 and net["interval"][1] - net["interval"][0] > 70
+    assert "crossed with the seeds" in " ".join(words.notes(together))
+    assert "one seed a run" in " ".join(words.notes(one))
+
+
+def test_rows_are_paired_with_their_sham_of_the_same_seed():
+    rows = []
+    for seed in (1000, 2000):
+        for i in range(8):
+            back = (i < 4) == (seed == 1000)
+            more = {"cause": CAUSES[2], "remedy": CAUSES[2], "seed": seed}
+            rows.append(row("randomised", i, learned_after=back, **more))
+            rows.append(row("sham", i, learned_after=back and i % 4 > 0, **more))
+    sham = compare([tried(rows)], resamples=5)["matrix"][0]["over_sham"]
+    assert (sham["n"], sham["better"], sham["worse"]) == (16, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("own", "sham", "none"), [(0, 0, 0), (10, 10, 10), (10, 0, 0), (0, 10, 0), (1, 0, 0)]
+)
+def test_rows_that_all_fall_alike_leave_room_for_others(own, sham, none):
+    """A resample of rows that are all the same is that again, whatever ten more would do."""
+    rows = []
+    for i in range(10):
+        more = {"cause": CAUSES[1], "remedy": CAUSES[1]}
+        rows.append(row("randomised", i, learned_after=i < own, **more))
+        rows.append(row("sham", i, learned_after=i < sham, **more))
+        more = {"cause": CAUSES[1], "remedy": "none"}
+        rows.append(row("randomised", 100 + i, learned_after=i < none, **more))
+    cell = compare([tried(rows)], resamples=50)["matrix"][1]
+    # Agresti & Min (2005): 1/2 more in each cell; Agresti & Caffo (2000): 1 more in each.
+    better, worse = max(own - sham, 0) + 0.5, max(sham - own, 0) + 0.5
+    centre, n = (better - worse) / 12, 12
+    half = 1.959964 * np.sqrt((better + worse - (better - worse) ** 2 / n) / n**2)
+    low, high = cell["over_sham"]["interval"]
+    assert low <= max(centre - half, -1) + 1e-6 and high >= min(centre + half, 1) - 1e-6
+    assert low <= cell["over_sham"]["value"] <= high and high - low > 0.1
+    p, q = (own + 1) / 12, (none + 1) / 12
+    half = 1.959964 * np.sqrt((p * (1 - p) + q * (1 - q)) / 12)
+    low, high = cell["over_none"]["interval"]
+    assert low <= max(p - q - half, -1) + 1e-6 and high >= min(p - q + half, 1) - 1e-6
+    assert low <= cell["over_none"]["value"] <= high
+
+
 def test_an_effect_that_is_none_is_called_so():
     rows = []
     for i in range(40):
