@@ -80,7 +80,12 @@ COMMANDS = {
         "Each is a process of its own, its output in WORKDIR/NAME/log.txt; one that fails stops "
         "no other. Runs that are done are skipped, others go on where they stopped. "
         "WORKDIR/sweep.json says how far each has come. get_sweep() gets the arguments that it "
-        "takes, the others and the overrides go to every run.",
+        "takes, the others and the overrides go to every run. With --launch runs become workloads "
+        "on a GKE cluster, but for those that are done or submitted already.",
+    ),
+    "launch": (
+        "a run on Cloud TPUs, as a YAML file describes it",
+        "`ilp launch --help` says more.",  # it has words of its own
     ),
     "config show": (
         "print the resolved configuration as YAML",
@@ -151,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + 13
     except Exception as error:
         full = _disk_full(error)
+        if isinstance(error, ImportError) and "gcsfs" in str(error):
+            mend = "pip install -r requirements-tpu.txt, or its gcsfs"
+            return _say(f"error: {UserError('gs://', 'needs the package gcsfs', mend)}", 2)
         if full is None:
             raise
         return _say(f"error: {RunFailure(full, 'no space left', 'free some and repeat')}", 1)
@@ -165,6 +173,10 @@ def _dispatch(argv: list[str]) -> int:
         print(_overview())
         return 0 if rest else 2
     command, rest = _split_command(rest)
+    if command == "launch":
+        from ilp_jax.launch.command import main as launch
+
+        return launch([*rest, *overrides])
     options = _parser(command).parse_args(rest)
     if command in _NEEDS_WORKDIR and options.workdir is None:
         raise UserError(f"ilp {command}", "needs --workdir", "add --workdir DIR")
@@ -247,11 +259,27 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.config is None:
         raise UserError("ilp sweep", "needs --config", "add --config FILE.py")
     where, dry = options.workdir, options.dry_run
+    if options.launch:
+        return _submit(options, overrides)
     entries = sweep(options.config, where, overrides, options.jobs, dry)
     _show(render(entries, dry))
     print(closing(where, entries))  # commands to be copied: rich would wrap them
     if not dry:
         check(where, entries)
+    return 0
+
+
+def _submit(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ilp_jax.launch import steps
+    from ilp_jax.sweep.submit import submit, told
+
+    wanted, names = submit(options.config, options.workdir, overrides, options.launch)
+    title = f"{len(wanted[1:])} of {len(names)} runs of {options.config}\n{told(names)}"
+    if options.dry_run:
+        print(steps.script(title, wanted).rstrip())
+    else:
+        print(told(names))
+        steps.run(wanted)
     return 0
 
 
@@ -294,7 +322,7 @@ def _parser(command: str) -> _Parser:
         + ("[DIR ...] [--out FILE]\n       " if command in _SEVERAL else "")
         + ("[--rows N] " if command == "data preview" else "")
         + ("[--limit N]\n           " if command == "replay" else "")
-        + ("[--jobs N] [--dry-run]\n       " if command == "sweep" else "")
+        + ("[--jobs N] [--launch FILE] [--dry-run]\n       " if command == "sweep" else "")
         + ("[--jobs N] [--apply --out DIR]\n       " if command == "mitigate" else "")
         + "[--config.field=value ...]"
         + (_TUNED_USAGE if command == "detect" else ""),
@@ -332,6 +360,9 @@ def _parser(command: str) -> _Parser:
         )
     if command == "sweep":
         parser.add_argument("--dry-run", action="store_true", help="list the runs, start none")
+        parser.add_argument(
+            "--launch", metavar="FILE", help="each run as a workload on the pod that FILE describes"
+        )
     if command == "detect":
         parser.add_argument("--base", metavar="DIR", help="the model before tuning elsewhere")
         parser.add_argument("--tuned", metavar="DIR", help="the tuned model, of the same shape")
