@@ -334,14 +334,19 @@ def _words(
         words = list(arguments)
     else:
         file = str(config).partition(".py")[0] + ".py"
-        if Path(file).is_absolute() or ".." in Path(file).parts:
-            mend = "the image holds this project alone: put it under configs/"
-            raise UserError(f"{check.path}: config", f"{file} lies outside", mend)
+        must_be_inside(f"{check.path}: config", file)
         if not Path(file).is_file():
             mend = nearest(file, [str(one) for one in Path(file).parent.glob("*.py")])
             raise UserError(f"{check.path}: config", f"no such file {file}", mend)
         words = ["--config", str(config), *arguments]
     return fill(check.path, words, weights is not None, data)
+
+
+def must_be_inside(where: str, file: str) -> None:
+    """Raises UserError where a config file is not of this project, so not in the image."""
+    if Path(file).is_absolute() or ".." in Path(file).parts:
+        mend = "the image holds this project alone: put it under configs/"
+        raise UserError(where, f"{file} lies outside", mend)
 
 
 def fill(path: str, words: Sequence[str], has_weights: bool, data: str | None) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ def submit(
     if files.is_local(folder):
         mend = "give a gs:// --workdir, or leave --launch out"
         raise UserError(workdir, "is local, and these runs are on a cluster", mend)
+    spec.must_be_inside("--config", file_and_args.partition(".py")[0] + ".py")
     launch = spec.read(launch_file, needs_config=False)
     if launch.by not in _WAYS:
         mend = "use xpk or jobset"

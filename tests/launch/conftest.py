@@ -1,6 +1,5 @@
 """A project folder with the examples, tools that note how they are called, and a bucket."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -11,24 +10,20 @@ from ilp_jax.launch import spec
 
 ROOT = Path(__file__).parents[2]
 
-# A tool that writes its words to a file. `gcloud ... ssh` runs its command as a worker would.
-TOOL = """\
-#!/usr/bin/env python3
-import json, os, subprocess, sys
-name = os.path.basename(sys.argv[0])
-with open(os.environ["CALLS"], "a") as calls:
-    calls.write(json.dumps([name, *sys.argv[1:]]) + "\\n")
-if "describe" in sys.argv and os.environ.get("MISSING"):
-    sys.exit(1)
-if "--format=value(state.state)" in sys.argv:
-    print("ACTIVE")
-if "ssh" in sys.argv:
-    command = [w for w in sys.argv if w.startswith("--command=")][0]
-    sys.exit(subprocess.run(["bash", "-c", command.removeprefix("--command=")]).returncode)
-if name == "kubectl" and "jobset" in sys.argv and "get" in sys.argv:
-    print(os.environ.get("JOBSET", ""), end="")
-if name == "sudo" and "inspect" in sys.argv:
-    sys.exit(1)
+# A tool that notes its words. `gcloud ... ssh` runs its command as a worker would.
+TOOL = r"""#!/usr/bin/env bash
+{ printf '%s\x1f' "${0##*/}" "$@"; printf '\x1e'; } >>"$CALLS"
+case "${0##*/} $*" in
+  *--format=value\(state.state\)*) echo ACTIVE ;;
+  gcloud*describe*) [ -z "$MISSING" ] || exit 1 ;;
+  kubectl*get\ jobset*) printf %s "$JOBSET" ;;
+  sudo*inspect*) exit 1 ;;
+  gcloud*ssh*)
+    for word in "$@"; do
+      case "$word" in --command=*) exec bash -c "${word#--command=}" ;; esac
+    done
+    ;;
+esac
 """
 
 
@@ -71,6 +66,7 @@ def tools(tmp_path, monkeypatch):
     monkeypatch.setenv("CALLS", str(calls))
 
     def read():
-        return [json.loads(line) for line in calls.read_text().splitlines()]
+        told = calls.read_text() if calls.exists() else ""
+        return [call.split("\x1f")[:-1] for call in told.split("\x1e")[:-1]]
 
     return read

@@ -23,7 +23,8 @@ spec:
   failurePolicy:
     maxRestarts: 10
     rules:
-    - action: FailJobSet
+    - name: wrong-input
+      action: FailJobSet
       onJobFailureReasons:
       - PodFailurePolicy
   replicatedJobs:
