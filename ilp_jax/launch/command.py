@@ -37,7 +37,8 @@ def overview() -> str:
         f"usage: {USAGE}\n\nA run on Cloud TPUs, as FILE.yaml describes it "
         f"(see launch/README.md and launch/examples).\n\nactions:\n{actions}\n\n"
         "  --dry-run  print the commands as a script, run none\n"
-        "  --out DIR  collect: where to (default runs/NAME)"
+        "  --out DIR  collect: where to (default runs/NAME)\n\n"
+        "exit code: 0 done, 1 a step failed, 2 the input is wrong (one line says what)."
     )
 
 
