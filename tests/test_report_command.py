@@ -6,7 +6,6 @@ import shutil
 import pytest
 
 from ilp_jax import cli
-from ilp_jax.stats import reader
 
 
 @pytest.fixture
@@ -41,20 +40,3 @@ def test_needs_the_phases_before(workdir, capsys):
     assert "report needs the phase diagnose" in capsys.readouterr().err
     assert cli.main(["report", "--workdir", str(workdir / "nowhere")]) == 2
     assert not (workdir / "nowhere").exists()
-
-
-def test_runs_in_a_bucket_side_by_side(workdir, bucket, capsys, monkeypatch):
-    scan = reader.pl.scan_parquet  # polars reads buckets by itself, past epath and its stand-in
-
-    def scan_here(paths):
-        return scan([path.replace("gs:/", str(bucket), 1) for path in paths])
-
-    monkeypatch.setattr(reader.pl, "scan_parquet", scan_here)
-    for name in ("a", "b"):
-        shutil.copytree(workdir, bucket / "my-bucket" / "sweep" / name)
-    runs = ["gs://my-bucket/sweep/a", "gs://my-bucket/sweep/b"]
-    page = bucket / "my-bucket" / "sweep" / "report.html"
-    words = ["report", "--workdir", *runs, "--out", "gs://my-bucket/sweep/report.html"]
-    assert cli.main(words) == 0, capsys.readouterr().err
-    assert page.stat().st_size > 10_000
-    assert cli.main(["report", "--workdir", runs[0]]) == 0, capsys.readouterr().err
