@@ -67,7 +67,7 @@ def parser(command: str, line: str, more: str) -> argparse.ArgumentParser:
         + (_PLAN_USAGE if command == "plan" else "")
         + (_COMPILE_USAGE if command == "compile" else "")
         + ("[--limit N]\n           " if command == "replay" else "")
-        + ("[--jobs N] [--dry-run]\n       " if command == "sweep" else "")
+        + ("[--jobs N] [--launch FILE] [--dry-run]\n       " if command == "sweep" else "")
         + ("[--jobs N] [--apply --out DIR]\n       " if command == "mitigate" else "")
         + "[--config.field=value ...]"
         + (_TUNED_USAGE if command == "detect" else ""),
@@ -105,6 +105,9 @@ def parser(command: str, line: str, more: str) -> argparse.ArgumentParser:
         )
     if command == "sweep":
         parser.add_argument("--dry-run", action="store_true", help="list the runs, start none")
+        parser.add_argument(
+            "--launch", metavar="FILE", help="each run as a workload on the pod that FILE describes"
+        )
     if command == "detect":
         parser.add_argument("--base", metavar="DIR", help="the model before tuning elsewhere")
         parser.add_argument("--tuned", metavar="DIR", help="the tuned model, of the same shape")

@@ -81,7 +81,12 @@ COMMANDS = {
         "Each is a process of its own, its output in WORKDIR/NAME/log.txt; one that fails stops "
         "no other. Runs that are done are skipped, others go on where they stopped. "
         "WORKDIR/sweep.json says how far each has come. get_sweep() gets the arguments that it "
-        "takes, the others and the overrides go to every run.",
+        "takes, the others and the overrides go to every run. With --launch runs become workloads "
+        "on a GKE cluster, but for those that are done or submitted already.",
+    ),
+    "launch": (
+        "a run on Cloud TPUs, as a YAML file describes it",
+        "`ilp launch --help` says more.",  # it has words of its own
     ),
     "config show": (
         "print the resolved configuration as YAML",
@@ -151,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + 13
     except Exception as error:
         full = _disk_full(error)
+        if isinstance(error, ImportError) and "gcsfs" in str(error):
+            mend = "pip install -r requirements-tpu.txt, or its gcsfs"
+            return _say(f"error: {UserError('gs://', 'needs the package gcsfs', mend)}", 2)
         if full is None:
             _leave(1, error)
             raise
@@ -166,6 +174,10 @@ def _dispatch(argv: list[str]) -> int:
         print(_overview())
         return 0 if rest else 2
     command, rest = _split_command(rest)
+    if command == "launch":
+        from ilp_jax.launch.command import main as launch
+
+        return launch([*rest, *overrides])
     options = parser(command, *COMMANDS[command]).parse_args(rest)
     if command in NEEDS_WORKDIR and options.workdir is None:
         raise UserError(f"ilp {command}", "needs --workdir", "add --workdir DIR")
@@ -277,11 +289,27 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.config is None:
         raise UserError("ilp sweep", "needs --config", "add --config FILE.py")
     where, dry = options.workdir, options.dry_run
+    if options.launch:
+        return _submit(options, overrides)
     entries = sweep(options.config, where, overrides, options.jobs, dry)
     _show(render(entries, dry))
     print(closing(where, entries))  # commands to be copied: rich would wrap them
     if not dry:
         check(where, entries)
+    return 0
+
+
+def _submit(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ilp_jax.launch import steps
+    from ilp_jax.sweep.submit import submit, told
+
+    wanted, names = submit(options.config, options.workdir, overrides, options.launch)
+    title = f"{len(wanted[1:])} of {len(names)} runs of {options.config}\n{told(names)}"
+    if options.dry_run:
+        print(steps.script(title, wanted).rstrip())
+    else:
+        print(told(names))
+        steps.run(wanted)
     return 0
 
 

@@ -347,3 +347,27 @@ def refused(capsys):
         return err
 
     return run
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A folder of this machine that ``gs://NAME/...`` means, as ``FOLDER/NAME/...``, in epath."""
+    from etils.epath import backend
+    from fsspec.implementations.local import LocalFileSystem
+
+    folder = tmp_path / "buckets"
+
+    class Bucket(LocalFileSystem):
+        cachable = False
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            path = str(path)
+            if path.startswith("gs://"):
+                path = f"{folder}/{path.removeprefix('gs://')}"
+            return LocalFileSystem._strip_protocol(path)
+
+    files = Bucket(auto_mkdir=True)
+    monkeypatch.setattr(backend._FileSystemSpecBackend, "fs", lambda self, path: files)
+    folder.mkdir()
+    return folder

@@ -216,7 +216,8 @@ def test_help(capsys):
         assert f"\n  {command} " in overview
         assert cli.main([*command.split(), "--help"]) == 0
         out = capsys.readouterr().out
-        assert f"usage: ilp {command} --config FILE" in out and "exit code" in out
+        words = "ACTION FILE" if command == "launch" else "--config FILE"
+        assert f"usage: ilp {command} {words}" in out and "exit code" in out
         assert max(map(len, out.splitlines())) <= 100
     assert cli.main([]) == 2
 

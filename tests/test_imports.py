@@ -20,6 +20,7 @@ WITHOUT_JAX = (
     "stats/reader.py",
     "analysis/**/*.py",
     "data/**/*.py",
+    "launch/**/*.py",
     *(f"mitigate/{name}.py" for name in ("arms", "context", "evidence", "outcome", "passages")),
     "stats/remedies.py",
     "sweep/**/*.py",

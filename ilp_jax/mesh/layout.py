@@ -36,7 +36,7 @@ class Layout:
     @property
     def shards(self) -> Shards:
         """How activations lie, for the decoder."""
-        return Shards(self.mesh, BATCH, TENSOR)
+        return Shards(self.mesh, BATCH, TENSOR, self.rules)
 
     def shardings(self, tree: Any) -> Any:
         """The sharding of every array of a tree of parameters, or of a state that has them."""

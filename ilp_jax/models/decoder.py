@@ -131,8 +131,12 @@ class Decoder(nn.Module):
         method = rules.choose(
             method, h_BxRxD.shape[1], c.d_model, c.vocab_size, self.gram_cost_ratio
         )
-        split = self.shards and Split(self.shards, output=True)
-        if split:
+        split = None
+        if self.shards:
+            path, shape = "head/kernel", (c.d_model, c.vocab_size)
+            if c.tie_embeddings:
+                path, shape = "embed/embedding", shape[::-1]
+            split = Split(self.shards, (self.shards.of_matrix(path, shape),), output=True)
             h_BxRxD = split.pin_input(h_BxRxD)
         if c.tie_embeddings:
             logits_BxRxV = taps.tied_head(

@@ -97,7 +97,13 @@ class Dense(nn.Module):
         method = rules.OFF if options.lora else options.method
         method = rules.choose(method, x_BxTxI.shape[1], d_in, d_out, options.gram_cost_ratio)
         kernels = tuple(kernel for kernel, _, _ in weights)
-        split = options.shards and Split(options.shards, self.narrows, not self.narrows)
+        split = None
+        if options.shards:
+            kernel_specs = tuple(
+                options.shards.of_layer(f"{self.group}/{name}/kernel", (d_in, width))
+                for name, width in self.features
+            )
+            split = Split(options.shards, kernel_specs, self.narrows, not self.narrows)
         if split:
             x_BxTxI = split.pin_input(x_BxTxI)
         outputs = taps.dense(method, x_BxTxI, kernels, probe_B, split)

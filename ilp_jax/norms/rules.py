@@ -66,6 +66,12 @@ def gram_squares(x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]) -> jax.Arr
     return jnp.einsum("bts,bts->b", x_gram_BxTxT, g_gram_BxTxT)
 
 
+def gradients(x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """Each weight's gradient summed over examples, float32 [I, O]."""
+    # Written as x^T g: XLA:CPU runs the transpose that autodiff would emit 2.3x slower.
+    return tuple(einsum_f32("bti,bto->io", x_BxTxI, g) for g in gs_BxTxO)
+
+
 def direct_squares(
     x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ilp_jax.mesh.rules import Rule, spec_of
 from ilp_jax.norms import rules
 
 
@@ -28,11 +28,26 @@ class Shards:
       mesh: the mesh.
       batch: axes that split the rows.
       tensor: axis that splits heads, hidden widths and the vocabulary.
+      rules: which axes split which parameters.
     """
 
     mesh: Mesh
     batch: tuple[str, ...]
     tensor: str
+    rules: tuple[Rule, ...] = ()
+
+    def of_layer(self, path: str, shape: tuple[int, int]) -> PartitionSpec:
+        """How one layer's part of a stacked matrix is split.
+
+        Args:
+          path: the end of its path, such as ``attn/q/kernel``.
+          shape: the part's shape.
+        """
+        return PartitionSpec(*(*spec_of(path, (1, *shape), self.rules, self.mesh), None, None)[1:3])
+
+    def of_matrix(self, path: str, shape: tuple[int, int]) -> PartitionSpec:
+        """How a matrix outside the layers is split."""
+        return PartitionSpec(*(*spec_of(path, shape, self.rules, self.mesh), None, None)[:2])
 
     def pin(self, x: jax.Array, width_split: bool = False) -> jax.Array:
         """Holds an activation, and in the backward pass its cotangent, to its place.
@@ -63,17 +78,19 @@ class Split:
 
     Attributes:
       shards: the mesh and its axes.
+      kernels: how each kernel (I x O) is split; its gradient is reduced into these parts.
       input: whether the input's width is split over ``tensor``.
       output: whether the outputs' widths are; at most one of the two is.
     """
 
     shards: Shards
+    kernels: tuple[PartitionSpec, ...]
     input: bool = False
     output: bool = False
 
     def turned(self) -> Split:
-        """The same with the output in the input's place."""
-        return Split(self.shards, self.output, self.input)
+        """The same with the output in the input's place: kernels lie O x I."""
+        return Split(self.shards, self.kernels, self.output, self.input)
 
     def pin_input(self, x: jax.Array) -> jax.Array:
         """Holds an input [B, T, I] to its place."""
@@ -91,25 +108,62 @@ class Split:
 
         return self._map(local, len(gs_BxTxO), PartitionSpec(self.shards.batch))(x_BxTxI, gs_BxTxO)
 
+    def gradients(
+        self, x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]
+    ) -> tuple[jax.Array, ...]:
+        """``rules.gradients``, reduced into the parts that each device keeps."""
+
+        def local(x, gs):
+            return self._reduced(rules.gradients(x, gs))
+
+        return self._map(local, len(gs_BxTxO), self._places())(x_BxTxI, gs_BxTxO)
+
     def direct_squares(
         self, x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """``rules.direct_squares``; the loop over examples runs on each device by itself.
-
-        The gradients come as one [I, O] a group of rows, and their sum is left to the compiler:
-        it reduces them as it does a plain matmul's, into the parts that each device keeps.
-        """
+        """``rules.direct_squares``; the loop over examples runs on each device by itself."""
 
         def local(x, gs):
             squares_B, totals_IxO = rules.direct_squares(x, gs)
-            return self._over_widths(squares_B), tuple(total[None] for total in totals_IxO)
+            return self._over_widths(squares_B), self._reduced(totals_IxO)
 
-        batch, tensor = self.shards.batch, self.shards.tensor
-        total = PartitionSpec(batch, tensor * self.input or None, tensor * self.output or None)
-        squares_B, totals_GxIxO = self._map(
-            local, len(gs_BxTxO), (PartitionSpec(batch), (total,) * len(gs_BxTxO))
-        )(x_BxTxI, gs_BxTxO)
-        return squares_B, tuple(jnp.sum(total, axis=0) for total in totals_GxIxO)
+        return self._map(local, len(gs_BxTxO), (PartitionSpec(self.shards.batch), self._places()))(
+            x_BxTxI, gs_BxTxO
+        )
+
+    def _axes(self, kernel: PartitionSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """For each dimension of a kernel the axes of the rows that its parts are reduced over."""
+        found = []
+        for entry in kernel:
+            axes = entry if isinstance(entry, tuple) else (entry,) if entry else ()
+            found.append(tuple(axis for axis in axes if axis in self.shards.batch))
+        return tuple(found)
+
+    def _places(self) -> tuple[PartitionSpec, ...]:
+        """Where the reduced gradients lie: as the kernels, where a width is split over that too."""
+        tensor, found = self.shards.tensor, []
+        for kernel in self.kernels:
+            entries = []
+            for axes, split in zip(self._axes(kernel), (self.input, self.output), strict=True):
+                # A width's own parts come first: each device has them before rows are reduced.
+                entries.append(((tensor,) if split else ()) + axes or None)
+            found.append(PartitionSpec(*entries))
+        return tuple(found)
+
+    def _reduced(self, grads_IxO: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """Sums over the devices' rows; left to itself the compiler sums whole gradients on all."""
+        out = []
+        for grad_IxO, kernel in zip(grads_IxO, self.kernels, strict=True):
+            scattered: tuple[str, ...] = ()
+            for dim, axes in enumerate(self._axes(kernel)):
+                if axes:
+                    grad_IxO = jax.lax.psum_scatter(
+                        grad_IxO, axes, scatter_dimension=dim, tiled=True
+                    )
+                    scattered += axes
+            rest = tuple(axis for axis in self.shards.batch if axis not in scattered)
+            out.append(jax.lax.psum(grad_IxO, rest) if rest else grad_IxO)
+        return tuple(out)
 
     def _over_widths(self, squares_B: jax.Array) -> jax.Array:
         if (self.input or self.output) and self.shards.mesh.shape[self.shards.tensor] > 1:

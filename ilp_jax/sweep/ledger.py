@@ -66,7 +66,7 @@ def _entry(folder: epath.Path, run: Run, before: Mapping[str, Any], in_use: bool
     old = before.get(run.name)
     old = old if isinstance(old, dict) and old.get("config_hash") == run.config_hash else {}
     state = old.get("state", WAITING)
-    if (state == RUNNING and not in_use) or (state == DONE and not _finished(folder / run.name)):
+    if (state == RUNNING and not in_use) or (state == DONE and not finished(folder / run.name)):
         state = WAITING
     return {
         **run.overrides,
@@ -78,7 +78,11 @@ def _entry(folder: epath.Path, run: Run, before: Mapping[str, Any], in_use: bool
     }
 
 
-def _finished(workdir: epath.Path) -> bool:
-    """Whether the folder still holds a run that came to its end: it may have been deleted."""
+def finished(workdir: epath.Path) -> bool:
+    """Whether a folder holds a run that came to its end.
+
+    Args:
+      workdir: the run's folder, local or gs://; it may be missing.
+    """
     path = workdir / run_record.FILE
     return path.exists() and _LAST_PHASE in (files.read_json(path).get("finished") or {})
