@@ -140,13 +140,9 @@ def collect(launch: Launch, out: str) -> list[Step]:
 
 
 def check_config(launch: Launch) -> None:
-    """Raises UserError where the configuration of the run is wrong.
-
-    The fields of ``mesh`` depend on the hosts' devices and are checked there.
-    """
-    words = [word for word in launch.words[2:] if not word.startswith("--config.mesh.")]
+    """Raises UserError where the configuration of the run is wrong."""
     try:
-        config_lib.load(launch.words[1], words)
+        config_lib.load(launch.words[1], launch.words[2:])
     except UserError as error:
         raise UserError(f"{launch.file}: {error.where}", error.what, error.mend) from None
 
