@@ -15,12 +15,13 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etils import epath
 
@@ -218,6 +219,50 @@ def write_parquet(
     write_with(path, put, table.nbytes)
 
 
+def write_parquet_parts(
+    path: epath.PathLike,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    metadata: Mapping[str, str] | None = None,
+    dictionary: bool | list[str] = True,
+    row_group_rows: int = 1 << 17,
+) -> int:
+    """As `write_parquet`, for rows that come in parts and are never all in memory.
+
+    Args:
+      path: the file; its folder is made if need be.
+      tables: the rows, in order; each part has the columns of the schema and is written as
+        one or more row groups.
+      schema: the columns.
+      metadata: further key-value pairs of the file's metadata.
+      dictionary: the columns encoded with a dictionary (True: all).
+      row_group_rows: rows a group at most.
+
+    Returns:
+      The number of rows written.
+
+    Raises:
+      RunFailure: the disk is full; no temporary file is left.
+      ValueError: a part lacks a column of the schema, or has one more.
+    """
+    entries = {VERSION_KEY: str(SCHEMA_VERSION), **(metadata or {})}
+    stored = schema.with_metadata({**(schema.metadata or {}), **entries})
+    n_rows = 0
+
+    def put(file: BinaryIO) -> None:
+        nonlocal n_rows
+        with pq.ParquetWriter(
+            file, stored, compression="zstd", use_dictionary=dictionary
+        ) as written:
+            for table in tables:
+                n_rows += table.num_rows
+                table = conform(table, schema).replace_schema_metadata(stored.metadata)
+                written.write_table(table, row_group_size=row_group_rows)
+
+    write_with(path, put)
+    return n_rows
+
+
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the schema's columns, in its order and types.
 
@@ -266,6 +311,44 @@ def read_arrow(path: epath.PathLike) -> pa.Table:
     """As `read_parquet`, as an arrow table with the file's metadata on its schema."""
     with _opened(path) as file:
         return file.read()
+
+
+def read_groups(
+    path: epath.PathLike,
+    columns: Sequence[str] | None = None,
+    between: tuple[str, int, int] | None = None,
+) -> Iterator[pa.Table]:
+    """A Parquet file's rows, one row group at a time.
+
+    Args:
+      path: the file.
+      columns: only these columns, the one of ``between`` among them.
+      between: an integer column, its least and its largest value: row groups that by their
+        statistics have no such row are not read, and other rows are left out.
+
+    Yields:
+      The rows of a row group that has any, in the file's order.
+
+    Raises:
+      UserError: as `read_parquet`.
+    """
+    with _opened(path) as file:
+        for number in range(file.num_row_groups):
+            if between is not None and not _overlaps(file, number, *between):
+                continue
+            rows = file.read_row_group(number, None if columns is None else list(columns))
+            if between is not None:
+                name, low, high = between
+                inside = pc.and_(pc.greater_equal(rows[name], low), pc.less_equal(rows[name], high))
+                rows = rows.filter(inside)
+            if rows.num_rows:
+                yield rows
+
+
+def count_rows(path: epath.PathLike) -> int:
+    """Rows of a Parquet file, from its footer; raises as `read_parquet`."""
+    with _opened(path) as file:
+        return file.metadata.num_rows
 
 
 def read_metadata(path: epath.PathLike) -> dict[str, str]:
@@ -375,6 +458,15 @@ def _opened(path: epath.PathLike) -> Iterator[pq.ParquetFile]:
         raise UserError(
             path, f"is not a readable Parquet file ({error})", "copy it again from the run"
         ) from error
+
+
+def _overlaps(file: pq.ParquetFile, group: int, name: str, low: int, high: int) -> bool:
+    """Whether a row group may hold such a row; without statistics it may."""
+    place = file.schema_arrow.get_field_index(name)
+    known = file.metadata.row_group(group).column(place).statistics
+    if known is None or not known.has_min_max:
+        return True
+    return known.min <= high and known.max >= low
 
 
 def _pairs(file: pq.ParquetFile) -> dict[str, str]:
