@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -15,6 +15,7 @@ from ilp_jax.stats import schema, shards
 
 STATS = "stats"
 INFERENCE = "inference"
+DIAGNOSIS = "diagnosis.parquet"
 
 _ATTEMPTS = 30
 
@@ -23,6 +24,7 @@ def read_stats(
     run_folder: epath.PathLike,
     columns: Sequence[str] | None = None,
     kind: str | None = None,
+    between: tuple[int, int] | None = None,
 ) -> pl.DataFrame:
     """Statistics of a run, of every host and phase, each row once.
 
@@ -32,6 +34,8 @@ def read_stats(
       run_folder: the run's folder.
       columns: only these; the key's columns are always among them.
       kind: only ``train`` or only ``probe`` rows.
+      between: only examples with an id from the first to the second of these; of a finished
+        run only the parts of its files are read that have them.
 
     Returns:
       One row an example and visit (`ilp_jax.stats.schema`), sorted by key.
@@ -47,7 +51,7 @@ def read_stats(
         time.sleep(0.01 * attempt)  # No wait at first; then time for a compaction to end.
         before, failure = files.list_files(folder), None
         try:
-            parts = [files.read_parquet(path, wanted) for path in shards.counting(folder)]
+            parts = [_rows(path, wanted, kind, between) for path in shards.counting(folder)]
         except UserError as error:
             failure = error
         # A shard or a compaction that came in between may have hidden rows.
@@ -58,9 +62,42 @@ def read_stats(
     if not parts:
         parts = [pl.from_arrow(schema.empty(schema.STATS_SCHEMA))]
     rows = pl.concat(parts) if wanted is None else pl.concat([p.select(wanted) for p in parts])
-    if kind is not None:
-        rows = rows.filter(pl.col("kind") == kind)
     return rows.sort(schema.KEY)
+
+
+def stat_groups(run_folder: epath.PathLike, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Statistics of a finished run, some columns, a row group at a time, in no order.
+
+    Args:
+      run_folder: the run's folder.
+      columns: the columns.
+
+    Yields:
+      Rows.
+
+    Raises:
+      UserError: the folder is not a run's, or a file is damaged.
+    """
+    for path in shards.counting(check_run(run_folder) / STATS):
+        for rows in files.read_groups(path, columns):
+            yield pl.from_arrow(rows)
+
+
+def _rows(
+    path: epath.Path,
+    columns: list[str] | None,
+    kind: str | None,
+    between: tuple[int, int] | None,
+) -> pl.DataFrame:
+    if between is None:
+        rows = files.read_parquet(path, columns)
+        return rows if kind is None else rows.filter(pl.col("kind") == kind)
+    parts = [pl.from_arrow(schema.empty(schema.STATS_SCHEMA))]
+    parts = [p.select(columns or p.columns) for p in parts]
+    for rows in files.read_groups(path, columns, ("example_id", *between)):
+        rows = pl.from_arrow(rows)
+        parts.append(rows if kind is None else rows.filter(pl.col("kind") == kind))
+    return pl.concat([p.select(parts[0].columns) for p in parts])
 
 
 def scan_stats(run_folder: epath.PathLike) -> pl.LazyFrame:
@@ -139,7 +176,7 @@ def read_plan(run_folder: epath.PathLike) -> pl.DataFrame:
 
 def read_diagnosis(run_folder: epath.PathLike) -> pl.DataFrame:
     """Causes of the unlearned examples (``diagnosis.parquet``)."""
-    return files.read_parquet(check_run(run_folder) / "diagnosis.parquet")
+    return files.read_parquet(check_run(run_folder) / DIAGNOSIS)
 
 
 def write_diagnosis(
@@ -154,7 +191,7 @@ def write_diagnosis(
       rows: the columns of `ilp_jax.stats.schema.DIAGNOSIS_SCHEMA`, in any order.
       metadata: further pairs for the file's metadata.
     """
-    path = files.as_path(run_folder) / "diagnosis.parquet"
+    path = files.as_path(run_folder) / DIAGNOSIS
     files.write_parquet(path, rows, metadata, schema=schema.DIAGNOSIS_SCHEMA)
 
 
