@@ -1,6 +1,7 @@
 """A made-up run of any size with every table that the diagnosis reads, true to the schemas.
 
-    python benchmarks/made_run.py --examples 20000 --out /tmp/made
+    python benchmarks/made_run.py --examples 20400 --out /tmp/made      # 1 million rows
+    python benchmarks/made_run.py --compact --out /tmp/made             # as after a phase
 
 Nothing is trained. Each example has an own stage (of three), a difficulty, and a fate: learned,
 never learned, or learned and lost in a later stage. A stage takes EPOCHS epochs; probes are taken
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -26,6 +28,7 @@ import pyarrow as pa
 from ilp_jax import files
 from ilp_jax.config import default_config, to_dict
 from ilp_jax.data.tables import EXAMPLES_SCHEMA, PLAN_SCHEMA
+from ilp_jax.stats import shards
 from ilp_jax.stats.schema import GROUPS, INFERENCE_SCHEMA
 from ilp_jax.stats.writer import StatsWriter, compact
 
@@ -265,7 +268,7 @@ def answers_at(made: Made, rows: np.ndarray, frame: pl.DataFrame, index, point, 
 
 
 def make(folder: Path, n_examples: int, hosts: int = HOSTS, seed: int = 0) -> dict:
-    """Writes the run; every host's shards are compacted."""
+    """Writes the run, its shards not yet compacted."""
     started, seconds = time.monotonic(), {}
 
     def lap(name: str) -> None:
@@ -278,10 +281,6 @@ def make(folder: Path, n_examples: int, hosts: int = HOSTS, seed: int = 0) -> di
     folder.mkdir(parents=True, exist_ok=True)
     n_rows = write_stats(folder / "stats", made, seed + 1, hosts)
     lap("stats")
-    for prefix in ("base", "train"):
-        for host in range(hosts):
-            compact(folder / "stats", prefix, host)
-    lap("compact")
     frame, index = texts(made, seed + 2)
     write_examples(folder, made, frame, index)
     rng = np.random.default_rng(seed + 3)
@@ -298,6 +297,19 @@ def make(folder: Path, n_examples: int, hosts: int = HOSTS, seed: int = 0) -> di
     return {"examples": n_examples, "rows": n_rows, "hosts": hosts, "seconds": seconds}
 
 
+def compact_all(folder: Path) -> dict:
+    """Compacts every host's shards, one after another; what that took."""
+    start, cpu = time.monotonic(), time.process_time()
+    found = {(shard.prefix, shard.host) for shard, _ in shards.find(folder / "stats")}
+    for prefix, host in sorted(found):
+        compact(folder / "stats", prefix, host)
+    return {
+        "seconds": round(time.monotonic() - start, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+
+
 def _word(number: int) -> str:
     """A pronounceable word of its own for every number."""
     consonants, vowels, word = "bdfgklmnprstvz", "aeiou", ""
@@ -309,13 +321,17 @@ def _word(number: int) -> str:
 
 
 def main() -> None:
-    """Writes a run and prints how many rows it has."""
+    """Writes or compacts a run and prints what that took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=20_000)
     parser.add_argument("--hosts", type=int, default=HOSTS)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--compact", action="store_true", help="of a run made before")
     args = parser.parse_args()
-    print(json.dumps(make(args.out, args.examples, args.hosts)))
+    if args.compact:
+        print(json.dumps(compact_all(args.out)))
+    else:
+        print(json.dumps(make(args.out, args.examples, args.hosts)))
 
 
 if __name__ == "__main__":

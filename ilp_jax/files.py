@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import json
 import math
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -34,6 +35,7 @@ VERSION_KEY = "schema_version"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SUFFIX = ".tmp"
+_IN_MEMORY = 1 << 26  # Bytes of an object that are uploaded as one.
 
 
 def as_path(path: epath.PathLike) -> epath.Path:
@@ -398,10 +400,7 @@ def write_with(path: epath.PathLike, put: Callable[[BinaryIO], Any], n_bytes: in
     """Writes a file atomically; ``put`` fills it, ``n_bytes`` is its size for the advice."""
     path = as_path(path)
     if not is_local(path):
-        # A failed upload must not become an object, so the content is complete first.
-        buffer = io.BytesIO()
-        put(buffer)
-        path.write_bytes(buffer.getvalue())
+        _upload(path, put)
         return
     folder = path.parent
     temporary = folder / _temporary_name(path.name)
@@ -418,6 +417,23 @@ def write_with(path: epath.PathLike, put: Callable[[BinaryIO], Any], n_bytes: in
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _upload(path: epath.Path, put: Callable[[BinaryIO], Any]) -> None:
+    """Writes an object of a bucket; it appears when all of it is there."""
+    # A failed upload must not become an object, so the content is complete first.
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as content:
+        put(content)
+        n_bytes = content.tell()
+        content.seek(0)
+        if n_bytes <= _IN_MEMORY:
+            path.write_bytes(content.read())
+            return
+        # In several requests, of which the last may fail and leave an object cut short.
+        temporary = path.parent / _temporary_name(path.name)
+        with temporary.open("wb") as file:
+            shutil.copyfileobj(content, file, _IN_MEMORY)
+        temporary.replace(path)
 
 
 def _temporary_name(name: str) -> str:
@@ -440,8 +456,7 @@ def _sync_folder(folder: str) -> None:
 def _opened(path: epath.PathLike) -> Iterator[pq.ParquetFile]:
     path = as_path(path)
     try:
-        source = os.fspath(path) if is_local(path) else pa.BufferReader(path.read_bytes())
-        with pq.ParquetFile(source) as file:
+        with _source(path) as source, pq.ParquetFile(source) as file:
             version = int(_pairs(file).get(VERSION_KEY, SCHEMA_VERSION))
             if version > SCHEMA_VERSION:
                 raise UserError(
@@ -458,6 +473,17 @@ def _opened(path: epath.PathLike) -> Iterator[pq.ParquetFile]:
         raise UserError(
             path, f"is not a readable Parquet file ({error})", "copy it again from the run"
         ) from error
+
+
+@contextlib.contextmanager
+def _source(path: epath.Path) -> Iterator[Any]:
+    """What Arrow reads a file from: of an object in a bucket only the parts that it needs."""
+    if is_local(path):
+        yield os.fspath(path)
+        return
+    with path.open("rb") as file:
+        # TensorFlow's files, which epath gives where it is installed, cannot tell so.
+        yield file if hasattr(file, "closed") else pa.BufferReader(file.read())
 
 
 def _overlaps(file: pq.ParquetFile, group: int, name: str, low: int, high: int) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 
 import polars as pl
 import pyarrow as pa
 from etils import epath
+from polars.io.plugins import register_io_source
 
 from ilp_jax import files
 from ilp_jax.errors import UserError
@@ -18,6 +20,7 @@ INFERENCE = "inference"
 DIAGNOSIS = "diagnosis.parquet"
 
 _ATTEMPTS = 30
+_EMPTY = schema.empty(schema.STATS_SCHEMA)
 
 
 def read_stats(
@@ -115,7 +118,33 @@ def scan_stats(run_folder: epath.PathLike) -> pl.LazyFrame:
     found = shards.counting(check_run(run_folder) / STATS)
     if not found:
         return pl.from_arrow(schema.empty(schema.STATS_SCHEMA)).lazy()
-    return pl.scan_parquet([str(path) for path in found])
+    if all(files.is_local(path) for path in found):
+        return pl.scan_parquet([str(path) for path in found])
+    # Polars would open buckets by itself, with credentials of its own; `files` reads them all.
+    source = functools.partial(_batches, found)
+    return register_io_source(source, schema=pl.from_arrow(_EMPTY).schema)
+
+
+def _batches(
+    paths: Sequence[epath.Path],
+    columns: list[str] | None,
+    predicate: pl.Expr | None,
+    n_rows: int | None,
+    batch_size: int | None,
+) -> Iterator[pl.DataFrame]:
+    """Rows of some files, row group by row group, as polars asks for them."""
+    del batch_size  # Only a hint.
+    for path in paths:
+        for table in files.read_groups(path):
+            rows = pl.from_arrow(table)
+            rows = rows if predicate is None else rows.filter(predicate)
+            rows = rows if columns is None else rows.select(columns)
+            if n_rows is not None:
+                rows = rows.head(n_rows)
+                n_rows -= len(rows)
+            yield rows
+            if n_rows == 0:
+                return
 
 
 def check_unique(rows: pl.DataFrame, key: Sequence[str] = schema.KEY) -> None:
