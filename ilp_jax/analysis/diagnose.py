@@ -84,6 +84,7 @@ def diagnose(
         summary = summarise(parts, visits, config)
         detect = config["detect"]
         unasked = [not_asked.not_asked(parts.inference(k), detect) for k in range(len(parts))]
+        about = signals.notes(parts.workdir)
         told: dict[str, Any] = {}
         files.write_parquet_parts(
             parts.workdir / DIAGNOSIS, _diagnosed(parts, config, told), DIAGNOSIS_SCHEMA
@@ -97,7 +98,7 @@ def diagnose(
             visits.events,
         )
     summary |= record
-    summary["notes"] = [*record.get("notes", ()), *not_asked.notes(unasked)]
+    summary["notes"] = [*record.get("notes", ()), *not_asked.notes(unasked), *about]
     files.write_json(parts.workdir / SUMMARY, summary)
     return summary
 

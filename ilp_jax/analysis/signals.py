@@ -15,6 +15,7 @@ from etils import epath
 
 from ilp_jax import files
 from ilp_jax.analysis import dynamics, retention
+from ilp_jax.analysis.duplicates import REPRESENTED
 from ilp_jax.analysis.parts import Parts
 from ilp_jax.analysis.ranks import ranks
 from ilp_jax.analysis.shares import point_order
@@ -46,12 +47,12 @@ def compute(parts: Parts, config: Mapping[str, Any]) -> None:
     """
     thresholds = {name: config["diagnose"][name] for name in THRESHOLDS}
     workdir, trained_turns = parts.workdir, config.get("trained_turns", "all")
-    tables = [
-        files.read_parquet(workdir / name) if (workdir / name).exists() else None
-        for name in (f"{PROJECTIONS}/{REPRESENTATIONS}", REPLAY_FILE)
-    ]
+    vectors = workdir / PROJECTIONS / REPRESENTATIONS
+    vectors = files.read_parquet(vectors) if vectors.exists() and not notes(workdir) else None
+    replays = workdir / REPLAY_FILE
+    replays = files.read_parquet(replays) if replays.exists() else None
     ends, was_trained = _ends(parts)
-    run = common(parts.examples, parts.plan, thresholds, *tables, ends, was_trained)
+    run = common(parts.examples, parts.plan, thresholds, vectors, replays, ends, was_trained)
     run = run.with_rivals(
         parts.examples, (greedy_of(parts.inference(k), run.rivals) for k in range(len(parts)))
     )
@@ -82,6 +83,18 @@ def compute(parts: Parts, config: Mapping[str, Any]) -> None:
 
     metadata = {name: str(value) for name, value in thresholds.items()}
     files.write_parquet_parts(workdir / FILE, of_all_points(), SIGNALS_SCHEMA, metadata)
+
+
+def notes(workdir: epath.Path) -> list[str]:
+    """A sentence where a run has more representations than are compared."""
+    path = workdir / PROJECTIONS / REPRESENTATIONS
+    n = files.count_rows(path) if path.exists() else 0
+    if n <= REPRESENTED:
+        return []
+    return [
+        f"Near-duplicates were told by words alone: comparing {n} representations, each with "
+        f"each, takes too long from {REPRESENTED} on."
+    ]
 
 
 def empty() -> pl.DataFrame:
