@@ -1,6 +1,7 @@
 """What the diagnosis of a large run takes: minutes and peak resident memory, in all and by part.
 
-    python benchmarks/made_run.py --examples 2040000 --out /tmp/made
+    python benchmarks/made_run.py --examples 2041000 --out /tmp/made    # 100 million rows
+    POLARS_MAX_THREADS=2 python benchmarks/made_run.py --compact --out /tmp/made
     POLARS_MAX_THREADS=2 python benchmarks/diagnose_scale.py --workdir /tmp/made
 
 Peak memory is the process's own (``ru_maxrss``); of each part it is the highest resident size
@@ -20,10 +21,27 @@ import time
 from pathlib import Path
 
 from ilp_jax import files
+from ilp_jax.analysis import detection, forgetting, paper, rules, signal_parts, signals
 from ilp_jax.analysis import diagnose as phase
+from ilp_jax.analysis.parts import Parts
 
-PARTS: dict[str, tuple[object, str]] = {}
-"""What is timed: the parts' names, the modules and functions that do them."""
+PARTS = {
+    "answers, divided": (Parts, "_distribute"),
+    "verdicts": (phase, "unlearned"),
+    "signals": (signals, "compute"),
+    "  near-duplicates": (signal_parts, "duplicates"),
+    "  patterns": (signal_parts, "patterns"),
+    "  of visits": (signal_parts, "of_training"),
+    "  ranks": (signals, "ranks"),
+    "visits, gathered": (phase, "gather"),
+    "summary": (phase, "summarise"),
+    "  detection": (detection, "from_points"),
+    "causes": (rules, "judge"),
+    "causes, rules": (rules, "combine"),
+    "causes, the study's": (paper, "combine"),
+    "forgetting": (forgetting, "summarise"),
+}
+"""What is timed: the parts' names, the modules and functions that do them; indented: within."""
 
 
 class Meter:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ilp_jax import files
+from ilp_jax import atomic, files
 from ilp_jax.errors import RunFailure, UserError
 
 
@@ -93,7 +93,7 @@ def test_full_disk_is_a_run_failure_that_leaves_nothing(tmp_path, monkeypatch, w
     path = tmp_path / "t.bin"
     path.write_text("old")
     (tmp_path / ".full.tmp").symlink_to("/dev/full")
-    monkeypatch.setattr(files, "_temporary_name", lambda name: ".full.tmp")
+    monkeypatch.setattr(atomic, "_temporary_name", lambda name: ".full.tmp")
     with pytest.raises(RunFailure, match="the disk is full -- free at least .* MB") as caught:
         if write == "text":
             files.write_text(path, "new" * 100_000)
@@ -118,7 +118,7 @@ def test_failure_to_sync(tmp_path, monkeypatch, code):
 def test_temporaries_are_ignored_and_removed(tmp_path):
     files.write_parquet(tmp_path / "a.parquet", frame())
     for host in (0, 1):
-        name = files._temporary_name(f"b.host-000{host}.parquet")
+        name = atomic._temporary_name(f"b.host-000{host}.parquet")
         assert files.is_temporary(name)
         (tmp_path / name).write_bytes(b"half")
     assert [p.name for p in files.list_files(tmp_path)] == ["a.parquet"]
@@ -134,7 +134,7 @@ def test_killed_write_leaves_the_old_file(tmp_path, moment):
     files.write_text(tmp_path / "x.txt", "old")
     code = f"""
 import os, signal
-from ilp_jax import files
+from ilp_jax import atomic, files
 {moment} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
 files.write_text({str(tmp_path / "x.txt")!r}, "new")
 """

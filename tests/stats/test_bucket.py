@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 from etils.epath import backend
 
-from ilp_jax import files
+from ilp_jax import atomic, files
 from ilp_jax.analysis.diagnose import diagnose
 from ilp_jax.config import default_config, to_dict
 from ilp_jax.errors import UserError
@@ -114,7 +114,7 @@ def test_tables_are_written_in_one_piece(bucket):
 
 
 def test_a_large_object_is_renamed_when_it_is_whole(bucket, monkeypatch):
-    monkeypatch.setattr(files, "_IN_MEMORY", 1000)
+    monkeypatch.setattr(atomic, "_IN_MEMORY", 1000)
     path, content = epath.Path("gs://pods/large"), np.arange(9999).tobytes()
     files.write_bytes(path, content)
     assert bucket == {"pods/large": content}
@@ -122,7 +122,7 @@ def test_a_large_object_is_renamed_when_it_is_whole(bucket, monkeypatch):
     def fails(*_):
         raise OSError("connection lost")
 
-    monkeypatch.setattr(files.shutil, "copyfileobj", fails)
+    monkeypatch.setattr(atomic.shutil, "copyfileobj", fails)
     with pytest.raises(OSError, match="connection lost"):
         files.write_bytes(path, b"x" * 2000)
     assert bucket["pods/large"] == content
