@@ -27,6 +27,11 @@ from ilp_jax.detect.normalise import normalise
 
 ORDER = ("exact_match", "rouge_l", "exact_law", "sampled", "choice", "choice_runs")
 """Detectors as they are shown; ``choice_runs`` is the study's (``choice_runs.per_row``)."""
+COLUMNS = (
+    *("example_id", "step", "run", "mode", "prompt_variant", "temperature", "seed"),
+    *("prediction", "confidence", "correct", "gold_logprob", "options", "option_logprob_mean"),
+)
+"""What of the answers is read, beside the point."""
 _KEY = ("example_id", "point")
 
 

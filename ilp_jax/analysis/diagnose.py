@@ -327,7 +327,7 @@ def summarise(parts: Parts, visits: Visits, config: dict[str, Any]) -> dict[str,
 
 
 def _answers_at(parts: Parts, point: str) -> pl.DataFrame:
-    return read_inference(parts.workdir, [point])
+    return read_inference(parts.workdir, [point], detection.COLUMNS)
 
 
 def _converged(inference: pl.DataFrame) -> pl.DataFrame:

@@ -162,13 +162,18 @@ def check_unique(rows: pl.DataFrame, key: Sequence[str] = schema.KEY) -> None:
         raise ValueError(f"{len(twice)} keys occur more than once, first {twice.head(3).rows()}")
 
 
-def read_inference(run_folder: epath.PathLike, points: Sequence[str] | None = None) -> pl.DataFrame:
+def read_inference(
+    run_folder: epath.PathLike,
+    points: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
     """Answers of the model at some points of a run.
 
     Args:
       run_folder: the run's folder.
       points: the points wanted (``base``, ``epoch_2``, ``stage_1``, ``converged``,
         ``final``); all that exist by default.
+      columns: only these, and ``point``.
 
     Returns:
       One row a question and repetition, the column ``point`` in front.
@@ -180,9 +185,12 @@ def read_inference(run_folder: epath.PathLike, points: Sequence[str] | None = No
     if points is None:
         points = [path.name.removesuffix(shards.SUFFIX) for path in inference_files(folder)]
     parts = [pl.from_arrow(schema.empty(schema.INFERENCE_SCHEMA))]
+    parts = [p.select(columns or p.columns) for p in parts]
     parts = [p.with_columns(point=pl.lit(None, pl.String)) for p in parts]
     for point in points:
-        rows = files.read_parquet(folder / f"{point}{shards.SUFFIX}")
+        wanted = None if columns is None else list(columns)
+        rows = files.read_parquet(folder / f"{point}{shards.SUFFIX}", wanted)
+        rows = rows.select(columns or rows.columns)
         parts.append(rows.with_columns(point=pl.lit(point)))
     rows = pl.concat(parts)
     return rows.select("point", pl.exclude("point"))
