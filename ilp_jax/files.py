@@ -1,60 +1,37 @@
-"""Files of a run: written whole or not at all, on a local disk or in a bucket.
+"""Files of a run, on a local disk or in a bucket: tables, JSON and what lies in a folder.
 
-A local file is written under a temporary name in its own folder, forced to the disk,
-renamed over its final name, and the folder is forced to the disk as well, so that a
-process killed at any moment leaves the old file or the new one. In a bucket
-(``gs://``) an object appears when its upload ends, so it is written directly.
+Each is written whole or not at all; see `atomic`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import json
 import math
 import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etils import epath
 
-from ilp_jax.errors import RunFailure, UserError
+from ilp_jax.atomic import as_path as as_path
+from ilp_jax.atomic import disk_full as disk_full
+from ilp_jax.atomic import disk_full_as_failure as disk_full_as_failure
+from ilp_jax.atomic import is_local as is_local
+from ilp_jax.atomic import is_temporary as is_temporary
+from ilp_jax.atomic import sync_folder
+from ilp_jax.atomic import write_with as write_with
+from ilp_jax.errors import UserError
 
 SCHEMA_VERSION = 1
 """Version of every table of a run; it grows when a column changes its meaning."""
 
 VERSION_KEY = "schema_version"
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_SUFFIX = ".tmp"
-
-
-def as_path(path: epath.PathLike) -> epath.Path:
-    """The path as an ``epath.Path``, with ``~`` expanded.
-
-    Args:
-      path: local path or ``gs://`` address.
-
-    Returns:
-      The path; nothing is opened.
-    """
-    return epath.Path(path).expanduser()
-
-
-def is_local(path: epath.PathLike) -> bool:
-    """Whether the path lies on a file system of this machine (not in a bucket)."""
-    return "://" not in os.fspath(as_path(path))
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file's name is that of an unfinished write: readers pass over it."""
-    return name.startswith(".") and name.endswith(_SUFFIX)
 
 
 def list_files(folder: epath.PathLike, suffix: str = "") -> list[epath.Path]:
@@ -106,7 +83,7 @@ def remove(path: epath.PathLike) -> None:
     path = as_path(path)
     path.unlink(missing_ok=True)
     if is_local(path):
-        _sync_folder(os.fspath(path.parent))
+        sync_folder(os.fspath(path.parent))
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
@@ -218,6 +195,50 @@ def write_parquet(
     write_with(path, put, table.nbytes)
 
 
+def write_parquet_parts(
+    path: epath.PathLike,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    metadata: Mapping[str, str] | None = None,
+    dictionary: bool | list[str] = True,
+    row_group_rows: int = 1 << 17,
+) -> int:
+    """As `write_parquet`, for rows that come in parts and are never all in memory.
+
+    Args:
+      path: the file; its folder is made if need be.
+      tables: the rows, in order; each part has the columns of the schema and is written as
+        one or more row groups.
+      schema: the columns.
+      metadata: further key-value pairs of the file's metadata.
+      dictionary: the columns encoded with a dictionary (True: all).
+      row_group_rows: rows a group at most.
+
+    Returns:
+      The number of rows written.
+
+    Raises:
+      RunFailure: the disk is full; no temporary file is left.
+      ValueError: a part lacks a column of the schema, or has one more.
+    """
+    entries = {VERSION_KEY: str(SCHEMA_VERSION), **(metadata or {})}
+    stored = schema.with_metadata({**(schema.metadata or {}), **entries})
+    n_rows = 0
+
+    def put(file: BinaryIO) -> None:
+        nonlocal n_rows
+        with pq.ParquetWriter(
+            file, stored, compression="zstd", use_dictionary=dictionary
+        ) as written:
+            for table in tables:
+                n_rows += table.num_rows
+                table = conform(table, schema).replace_schema_metadata(stored.metadata)
+                written.write_table(table, row_group_size=row_group_rows)
+
+    write_with(path, put)
+    return n_rows
+
+
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the schema's columns, in its order and types.
 
@@ -268,6 +289,44 @@ def read_arrow(path: epath.PathLike) -> pa.Table:
         return file.read()
 
 
+def read_groups(
+    path: epath.PathLike,
+    columns: Sequence[str] | None = None,
+    between: tuple[str, int, int] | None = None,
+) -> Iterator[pa.Table]:
+    """A Parquet file's rows, one row group at a time.
+
+    Args:
+      path: the file.
+      columns: only these columns, the one of ``between`` among them.
+      between: an integer column, its least and its largest value: row groups that by their
+        statistics have no such row are not read, and other rows are left out.
+
+    Yields:
+      The rows of a row group that has any, in the file's order.
+
+    Raises:
+      UserError: as `read_parquet`.
+    """
+    with _opened(path) as file:
+        for number in range(file.num_row_groups):
+            if between is not None and not _overlaps(file, number, *between):
+                continue
+            rows = file.read_row_group(number, None if columns is None else list(columns))
+            if between is not None:
+                name, low, high = between
+                inside = pc.and_(pc.greater_equal(rows[name], low), pc.less_equal(rows[name], high))
+                rows = rows.filter(inside)
+            if rows.num_rows:
+                yield rows
+
+
+def count_rows(path: epath.PathLike) -> int:
+    """Rows of a Parquet file, from its footer; raises as `read_parquet`."""
+    with _opened(path) as file:
+        return file.metadata.num_rows
+
+
 def read_metadata(path: epath.PathLike) -> dict[str, str]:
     """Key-value metadata of a Parquet file, without its rows.
 
@@ -285,80 +344,10 @@ def read_metadata(path: epath.PathLike) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def disk_full_as_failure(where: object, n_bytes: int = 0) -> Iterator[None]:
-    """Turns "no space left" and "quota exceeded" into a `RunFailure` that says so.
-
-    Args:
-      where: what was being written.
-      n_bytes: the most that it takes, for the advice.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise disk_full(where, n_bytes) from error
-
-
-def disk_full(where: object, n_bytes: int = 0) -> RunFailure:
-    """The failure for a full disk: how much to free, and that nothing written is lost."""
-    need = max(1, math.ceil(n_bytes / 1e6))
-    return RunFailure(
-        where,
-        "the disk is full",
-        f"free at least {need} MB there and run the same command again; "
-        "nothing written so far is lost",
-    )
-
-
-def write_with(path: epath.PathLike, put: Callable[[BinaryIO], Any], n_bytes: int = 0) -> None:
-    """Writes a file atomically; ``put`` fills it, ``n_bytes`` is its size for the advice."""
-    path = as_path(path)
-    if not is_local(path):
-        # A failed upload must not become an object, so the content is complete first.
-        buffer = io.BytesIO()
-        put(buffer)
-        path.write_bytes(buffer.getvalue())
-        return
-    folder = path.parent
-    temporary = folder / _temporary_name(path.name)
-    try:
-        with disk_full_as_failure(path, n_bytes):
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                put(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(os.fspath(folder))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _temporary_name(name: str) -> str:
-    return f".{name}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
-
-
-def _sync_folder(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some network file systems cannot force a folder to the disk.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
 def _opened(path: epath.PathLike) -> Iterator[pq.ParquetFile]:
     path = as_path(path)
     try:
-        source = os.fspath(path) if is_local(path) else pa.BufferReader(path.read_bytes())
-        with pq.ParquetFile(source) as file:
+        with _source(path) as source, pq.ParquetFile(source) as file:
             version = int(_pairs(file).get(VERSION_KEY, SCHEMA_VERSION))
             if version > SCHEMA_VERSION:
                 raise UserError(
@@ -375,6 +364,26 @@ def _opened(path: epath.PathLike) -> Iterator[pq.ParquetFile]:
         raise UserError(
             path, f"is not a readable Parquet file ({error})", "copy it again from the run"
         ) from error
+
+
+@contextlib.contextmanager
+def _source(path: epath.Path) -> Iterator[Any]:
+    """What Arrow reads a file from: of an object in a bucket only the parts that it needs."""
+    if is_local(path):
+        yield os.fspath(path)
+        return
+    with path.open("rb") as file:
+        # TensorFlow's files, which epath gives where it is installed, cannot tell so.
+        yield file if hasattr(file, "closed") else pa.BufferReader(file.read())
+
+
+def _overlaps(file: pq.ParquetFile, group: int, name: str, low: int, high: int) -> bool:
+    """Whether a row group may hold such a row; without statistics it may."""
+    place = file.schema_arrow.get_field_index(name)
+    known = file.metadata.row_group(group).column(place).statistics
+    if known is None or not known.has_min_max:
+        return True
+    return known.min <= high and known.max >= low
 
 
 def _pairs(file: pq.ParquetFile) -> dict[str, str]:

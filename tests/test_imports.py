@@ -15,6 +15,7 @@ WITHOUT_JAX = (
     "config.py",
     "fields/**/*.py",
     "errors.py",
+    "atomic.py",
     "files.py",
     "stats/schema.py",
     "stats/reader.py",

@@ -9,7 +9,20 @@ from ilp_jax.analysis.words import normalised
 BASE = "base"
 
 
-def base_in_kind(inference: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFrame:
+def known_texts(examples: pl.DataFrame) -> pl.Series:
+    """Responses and options of a run, normalised, each once."""
+    texts = pl.concat(
+        [
+            examples.select(text="response"),
+            examples.select(pl.col("options").list.explode().alias("text")).drop_nulls(),
+        ]
+    )
+    return texts.select(normalised(pl.col("text")).unique())["text"]
+
+
+def base_in_kind(
+    inference: pl.DataFrame, examples: pl.DataFrame, known: pl.Series | None = None
+) -> pl.DataFrame:
     """Whether the base model's own answer is an answer at all, so that it can be believed.
 
     A base model that does not know a data set's format goes on with other text; of one that
@@ -18,19 +31,14 @@ def base_in_kind(inference: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFram
     Args:
       inference: answers with a ``point`` column.
       examples: ``examples.parquet``.
+      known: the run's texts (`known_texts`), where the examples are not all of the run's.
 
     Returns:
       One row an example asked at the base: ``example_id`` and ``base_in_kind``, whether its
       greedy answer is the response or an option of any example of the run, but for case and
       punctuation.
     """
-    texts = pl.concat(
-        [
-            examples.select(text="response"),
-            examples.select(pl.col("options").list.explode().alias("text")).drop_nulls(),
-        ]
-    )
-    known = texts.select(normalised(pl.col("text")).unique())["text"]
+    known = known_texts(examples) if known is None else known
     greedy = inference.filter(pl.col("mode") == "greedy", pl.col("point") == BASE)
     said = normalised(pl.col("prediction").fill_null(""))
     return greedy.select(
@@ -64,15 +72,26 @@ def given_now(inference: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def reproduced(inference: pl.DataFrame) -> pl.DataFrame:
+    """Whether each example was reproduced exactly: ``example_id``, ``point``, ``correct``."""
+    greedy = inference.filter(pl.col("mode") == "greedy")
+    return greedy.select("example_id", "point", pl.col("correct").fill_null(False))
+
+
 def rival_predicted(
-    inference: pl.DataFrame, examples: pl.DataFrame, near: pl.DataFrame
+    inference: pl.DataFrame,
+    examples: pl.DataFrame,
+    near: pl.DataFrame,
+    of_others: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Whether a model answers as a row does that contradicts the example.
 
     Args:
       inference: answers with a ``point`` column.
-      examples: ``examples.parquet``.
+      examples: ``examples.parquet``; at least the examples asked about and those near them.
       near: ``example_id`` and ``near_ids`` (`duplicates.duplicates`).
+      of_others: `reproduced` of the examples in ``near_ids``, where not all of these are in
+        ``inference``.
 
     Returns:
       One row an example and point that has near-duplicates: ``example_id``, ``point``,
@@ -94,11 +113,11 @@ def rival_predicted(
         "example_id",
         "point",
         normalised(pl.col("prediction").fill_null("")).alias("said"),
-        pl.col("correct").fill_null(False),
     )
-    of_rivals = greedy.select(pl.col("example_id").alias("other"), "point", "correct")
+    of_others = reproduced(inference) if of_others is None else of_others
+    of_rivals = of_others.rename({"example_id": "other"})
     won = (
-        rivals.join(greedy.drop("correct"), on="example_id")
+        rivals.join(greedy, on="example_id")
         .join(of_rivals, on=("other", "point"), how="left")
         .group_by("example_id", "point")
         .agg(

@@ -30,6 +30,20 @@ def cause_shares(
       ``n`` (unlearned rows) and ``causes``: of each cause given there ``count``, ``share`` of
       n and its Wilson ``interval``. An example of several stages counts in each.
     """
+    return cells(cause_counts(diagnosis, trained, examples, plan))
+
+
+KEY = ("detector", "point", "method", "stage", "source")
+
+
+def cause_counts(
+    diagnosis: pl.DataFrame, trained: pl.DataFrame, examples: pl.DataFrame, plan: pl.DataFrame
+) -> pl.DataFrame:
+    """The counts behind `cause_shares`, which may be added up over parts of the examples.
+
+    Returns:
+      ``KEY``, ``n`` and one column a cause.
+    """
     rows = (
         pl.concat([diagnosis, default_rows(diagnosis)])
         .filter(pl.col("unlearned"))
@@ -37,13 +51,34 @@ def cause_shares(
         .join(examples.select("example_id", "source"), on="example_id", how="left")
     )
     stages = plan.select("example_id", "stage").unique()
-    key = ("detector", "point", "method")
-    cells = [
-        *_counts(rows, key),
-        *_counts(rows, (*key, "source")),
-        *_counts(rows.join(stages, on="example_id"), (*key, "stage")),
+    return pl.concat(
+        [
+            _counts(rows, ()),
+            _counts(rows, ("source",)),
+            _counts(rows.join(stages, on="example_id"), ("stage",)),
+        ]
+    )
+
+
+def cells(counts: pl.DataFrame) -> list[dict[str, Any]]:
+    """The cells of `cause_shares` from the counts of all parts."""
+    out = [
+        {name: row[name] for name in KEY}
+        | {"n": row["n"]}
+        | {
+            "causes": {
+                cause: {
+                    "count": row[cause],
+                    "share": row[cause] / row["n"],
+                    "interval": list(interval(row[cause], row["n"])),
+                }
+                for cause in TOLD
+                if row[cause]
+            }
+        }
+        for row in counts.iter_rows(named=True)
     ]
-    return sorted(cells, key=_place)
+    return sorted(out, key=_place)
 
 
 def default_rows(diagnosis: pl.DataFrame) -> pl.DataFrame:
@@ -70,30 +105,17 @@ def default_rows(diagnosis: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _counts(rows: pl.DataFrame, key: tuple[str, ...]) -> list[dict[str, Any]]:
-    counts = rows.group_by(*key).agg(
-        pl.len().alias("n"), *((pl.col("cause") == cause).sum().alias(cause) for cause in TOLD)
+def _counts(rows: pl.DataFrame, by: tuple[str, ...]) -> pl.DataFrame:
+    counts = rows.group_by(*KEY[:3], *by).agg(
+        pl.len().cast(pl.Int64).alias("n"),
+        *((pl.col("cause") == cause).sum().cast(pl.Int64).alias(cause) for cause in TOLD),
     )
-    return [
-        {
-            "detector": row["detector"],
-            "point": row["point"],
-            "method": row["method"],
-            "stage": row.get("stage"),
-            "source": row.get("source"),
-            "n": row["n"],
-            "causes": {
-                cause: {
-                    "count": row[cause],
-                    "share": row[cause] / row["n"],
-                    "interval": list(interval(row[cause], row["n"])),
-                }
-                for cause in TOLD
-                if row[cause]
-            },
-        }
-        for row in counts.to_dicts()
+    absent = {"stage": pl.Int32, "source": pl.String}
+    columns = [
+        pl.col(name).cast(absent[name]) if name in by else pl.lit(None, absent[name]).alias(name)
+        for name in KEY[3:]
     ]
+    return counts.select(*KEY[:3], *columns, "n", *TOLD)
 
 
 def _place(cell: dict[str, Any]) -> tuple:

@@ -6,6 +6,7 @@ Student's for means, bootstrap for agreement), so over examples of one run, not 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ from ilp_jax.detect.normalise import normalise
 
 ORDER = ("exact_match", "rouge_l", "exact_law", "sampled", "choice", "choice_runs")
 """Detectors as they are shown; ``choice_runs`` is the study's (``choice_runs.per_row``)."""
+COLUMNS = (
+    *("example_id", "step", "run", "mode", "prompt_variant", "temperature", "seed"),
+    *("prediction", "confidence", "correct", "gold_logprob", "options", "option_logprob_mean"),
+)
+"""What of the answers is read, beside the point."""
 _KEY = ("example_id", "point")
 
 
@@ -65,36 +71,69 @@ def summarise(
       * ``side_by_side``: groups of rows to which the same detectors apply: each one's share,
         and for each pair Jaccard index and Cohen's kappa.
     """
-    detect = config["detect"]
-    trained = plan["example_id"].unique().to_list()
-    inference = inference.filter(pl.col("example_id").is_in(trained)).sort(*_KEY)
-    examples = examples.filter(pl.col("example_id").is_in(trained)).sort("example_id")
-    found = unlearned(inference, examples, detect, config.get("trained_turns", "all"))
-    runs = choice_runs.per_row(inference, examples, detect["pass_threshold"])
-    summaries = rouge_scores(inference, examples)
-    names = sorted(inference["point"].unique(), key=point_order)
-    points = []
-    for point in names:
-        here = pl.col("point") == point
-        answers, verdicts, of_runs = inference.filter(here), found.filter(here), runs.filter(here)
+    here = {point: pl.col("point") == point for point in inference["point"].unique()}
+    turns = config.get("trained_turns", "all")
+    of_trained = inference.join(plan, on="example_id", how="semi", maintain_order="left")
+    found = unlearned(of_trained, examples, config["detect"], turns)
+    return from_points(
+        {point: lambda point=point: inference.filter(here[point]) for point in here},
+        lambda point: found.filter(here[point]),
+        examples,
+        plan,
+        config,
+        probes,
+    )
+
+
+def from_points(
+    answers: Mapping[str, Callable[[], pl.DataFrame]],
+    verdicts: Callable[[str], pl.DataFrame],
+    examples: pl.DataFrame,
+    plan: pl.DataFrame,
+    config: dict[str, Any],
+    probes: pl.DataFrame | None = None,
+) -> dict[str, Any]:
+    """As `summarise`, reading one point's answers at a time.
+
+    Args:
+      answers: by point, a function that reads its answers.
+      verdicts: gives a point's verdicts (``unlearned.unlearned``).
+      examples: ``examples.parquet``.
+      plan: ``plan.parquet``.
+      config: the resolved config as plain values.
+      probes: see `summarise`.
+    """
+    detect, trained = config["detect"], plan.select("example_id").unique()
+    examples = examples.join(trained, on="example_id", how="semi").sort("example_id")
+    points, base, stable = [], None, None
+    for point in sorted(answers, key=point_order):
+        rows = answers[point]().join(trained, on="example_id", how="semi").sort(*_KEY)
+        if rows.is_empty():
+            continue
+        of_runs = choice_runs.per_row(rows, examples, detect["pass_threshold"])
+        found = verdicts(point)
         points.append(
             {
                 "point": point,
-                "choice": _choice(answers, examples),
+                "choice": _choice(rows, examples),
                 "choice_runs": _choice_runs(of_runs, detect),
-                "none_of_n": _none_of_n(answers, detect),
-                "greedy_text": _greedy_text(answers, examples),
-                "rouge_l": mean_of(summaries.filter(here)["rouge_l"].drop_nulls()),
-                "long": _long(answers, verdicts, probes),
-                "side_by_side": side_by_side(with_runs(verdicts, of_runs), config["seed"]),
+                "none_of_n": _none_of_n(rows, detect),
+                "greedy_text": _greedy_text(rows, examples),
+                "rouge_l": mean_of(rouge_scores(rows, examples)["rouge_l"].drop_nulls()),
+                "long": _long(rows, found, probes),
+                "side_by_side": side_by_side(with_runs(found, of_runs), config["seed"]),
             }
         )
+        if point == base_choices.BASE:
+            base = base_choices.summarise(rows, examples, config)
+        if point == "final":
+            stable = stability.within(rows, detect, config["seed"])
     fields = ("temperature", "n_samples", "pass_threshold", "normalise", "rouge_l_threshold")
     return {
         "settings": {name: detect[name] for name in (*fields, "exact_match_max_tokens")},
-        "base": base_choices.summarise(inference, examples, config),
+        "base": base,
         "points": points,
-        "stability": _stability(inference, config),
+        "stability": stable,
     }
 
 
@@ -149,13 +188,6 @@ def side_by_side(found: pl.DataFrame, seed: int) -> list[dict[str, Any]]:
             }
         )
     return out
-
-
-def _stability(inference: pl.DataFrame, config: dict[str, Any]) -> dict[str, Any] | None:
-    answers = inference.filter(pl.col("point") == "final")
-    if answers.is_empty():
-        return None
-    return stability.within(answers, config["detect"], config["seed"])
 
 
 def _choice(answers: pl.DataFrame, examples: pl.DataFrame) -> dict[str, Any] | None:

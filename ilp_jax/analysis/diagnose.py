@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 from etils import epath
 
 from ilp_jax import files
-from ilp_jax.analysis import detection, forgetting, not_asked, paper, rules, screened, signals
-from ilp_jax.analysis.cascade import trained_by_then
-from ilp_jax.analysis.cause_shares import cause_shares
-from ilp_jax.analysis.fitted import method as fitted
-from ilp_jax.analysis.separation import separate
-from ilp_jax.analysis.shares import learned_and_lost, point_order, shares
-from ilp_jax.analysis.unlearned import by_default, is_law, none_of, unlearned
-from ilp_jax.stats.reader import (
-    read_examples,
-    read_inference,
-    read_plan,
-    read_stats,
-    write_diagnosis,
+from ilp_jax.analysis import (
+    detection,
+    forgetting,
+    not_asked,
+    paper,
+    rules,
+    screened,
+    separation,
+    signals,
 )
+from ilp_jax.analysis.cascade import trained_by_then
+from ilp_jax.analysis.cause_shares import KEY, cause_counts, cells
+from ilp_jax.analysis.causes import data_conflict
+from ilp_jax.analysis.fitted import method as fitted
+from ilp_jax.analysis.fitted.inputs import MADE_OF, inputs
+from ilp_jax.analysis.parts import EXAMPLES_AT_ONCE, STATS_AT_ONCE, Parts, opened, summed
+from ilp_jax.analysis.shares import (
+    COUNTED,
+    TURNED,
+    point_order,
+    share_cells,
+    share_counts,
+    turned_cells,
+    turned_counts,
+)
+from ilp_jax.analysis.unlearned import by_default, is_law, none_of, unlearned
+from ilp_jax.analysis.visits import Visits, gather
+from ilp_jax.stats.reader import DIAGNOSIS, read_inference
 from ilp_jax.stats.schema import DIAGNOSIS_SCHEMA
 
 SUMMARY = "summary.json"
@@ -33,8 +50,16 @@ THRESHOLDS_NOTE = (
 """Stands beside causes wherever they are shown."""
 
 
-def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, Any]) -> dict:
+def diagnose(
+    workdir: epath.PathLike,
+    config: dict[str, Any],
+    record: dict[str, Any],
+    stats_at_once: int = STATS_AT_ONCE,
+    examples_at_once: int = EXAMPLES_AT_ONCE,
+) -> dict:
     """Writes ``signals.parquet``, ``diagnosis.parquet`` and ``summary.json`` of a run.
+
+    Memory is bounded by the number of examples, not of visits; see `parts`.
 
     Args:
       workdir: the run's folder.
@@ -42,6 +67,8 @@ def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, 
       record: what ``run.json`` says of the model (``weights``) and of each stage
         (``stages``: name, sources, rows dropped), and cautions (``notes``); of a model tuned
         elsewhere also of both models (``models``) and of what is not known (``absent``).
+      stats_at_once: rows of the statistics in a part, about.
+      examples_at_once: examples in a part, at most.
 
     Returns:
       The summary.
@@ -49,21 +76,123 @@ def diagnose(workdir: epath.PathLike, config: dict[str, Any], record: dict[str, 
     Raises:
       RunFailure: the disk is full.
     """
-    workdir = epath.Path(workdir)
-    inference, examples, plan = read_inference(workdir), read_examples(workdir), read_plan(workdir)
-    # A row that was never trained cannot be unlearned; its answers stay in `inference`.
-    answers = inference.filter(pl.col("example_id").is_in(plan["example_id"].unique().to_list()))
-    found = unlearned(answers, examples, config["detect"], config.get("trained_turns", "all"))
-    summary = summarise(workdir, found, inference, examples, plan, config)
-    told, figures = causes(found, signals.compute(workdir, config), examples, plan, config)
-    summary |= figures
-    stats = read_stats(workdir)
-    summary["forgetting"] = forgetting.summarise(found, inference, examples, plan, stats)
-    write_diagnosis(workdir, pl.concat([untold(found), told]))
+    with opened(workdir, stats_at_once, examples_at_once) as parts:
+        for k in range(len(parts)):
+            parts.put("verdicts", k, _verdicts(parts, k, config))
+        signals.compute(parts, config)
+        visits = gather(parts)
+        summary = summarise(parts, visits, config)
+        detect = config["detect"]
+        unasked = [not_asked.not_asked(parts.inference(k), detect) for k in range(len(parts))]
+        about = signals.notes(parts.workdir)
+        told: dict[str, Any] = {}
+        files.write_parquet_parts(
+            parts.workdir / DIAGNOSIS, _diagnosed(parts, config, told), DIAGNOSIS_SCHEMA
+        )
+        summary |= told
+        summary["forgetting"] = forgetting.summarise(
+            _by_detector(parts),
+            parts.examples,
+            parts.plan,
+            visits.probabilities,
+            visits.events,
+        )
     summary |= record
-    summary["notes"] = [*record.get("notes", ()), *not_asked.notes(inference, config["detect"])]
-    files.write_json(workdir / SUMMARY, summary)
+    summary["notes"] = [*record.get("notes", ()), *not_asked.notes(unasked), *about]
+    files.write_json(parts.workdir / SUMMARY, summary)
     return summary
+
+
+def _verdicts(parts: Parts, part: int, config: dict[str, Any]) -> pl.DataFrame:
+    # A row that was never trained cannot be unlearned; its answers stay in `inference`.
+    answers = parts.inference(part).join(
+        parts.plan, on="example_id", how="semi", maintain_order="left"
+    )
+    examples = parts.of(parts.examples, part)
+    return unlearned(answers, examples, config["detect"], config.get("trained_turns", "all"))
+
+
+def _at(parts: Parts, part: int, point: str) -> pl.DataFrame:
+    return parts.get("verdicts", part).filter(pl.col("point") == point)
+
+
+def _by_detector(parts: Parts) -> forgetting.Found:
+    names = {name for found in parts.each("verdicts", ["detector"]) for name in found["detector"]
+             .unique()}  # fmt: skip
+
+    def read(name: str) -> pl.DataFrame:
+        return pl.concat(
+            found.filter(pl.col("detector") == name) for found in parts.each("verdicts")
+        )
+
+    return {name: functools.partial(read, name) for name in names}
+
+
+def _diagnosed(parts: Parts, config: dict[str, Any], figures: dict[str, Any]) -> Iterator[pa.Table]:
+    """The rows of ``diagnosis.parquet``; when they are done, the summary's part is in figures."""
+    for found in parts.each("verdicts"):
+        yield _to_arrow(untold(found))
+    counts, tables = [], []
+    points = {point for found in parts.each("verdicts", ["point"]) for point in found["point"]
+              .unique()}  # fmt: skip
+    # Point by point: the texts of all rows and points at once would be the largest thing here.
+    for point in sorted(points, key=point_order):
+        yield from _diagnosed_at(parts, point, config["diagnose"], counts, tables)
+    methods, folder = config["diagnose"]["methods"], config["diagnose"]["fitted"]
+    figures |= {
+        "causes": cells(summed(counts, KEY)) if counts else [],
+        "separation": [row for table in tables for row in table.to_dicts()],
+        "causes_note": THRESHOLDS_NOTE,
+        "fitted": fitted.provenance(methods, folder),
+    }
+
+
+def _diagnosed_at(
+    parts: Parts,
+    point: str,
+    thresholds: dict[str, Any],
+    counts: list[pl.DataFrame],
+    tables: list[pl.DataFrame],
+) -> Iterator[pa.Table]:
+    """One point's rows; adds what is counted of its causes, and its separation table."""
+    named = parts.whole(f"signals.{point}", ("example_id", *data_conflict.GROUPED_BY))
+    asked = pl.concat(_at(parts, k, point).select("example_id") for k in range(len(parts)))
+    groups = data_conflict.groups_of(named.join(asked, on="example_id", how="semi"))
+    alike = []
+    for k in range(len(parts)):
+        found = _at(parts, k, point)
+        # Ranks are among trained rows, and so are causes.
+        known = parts.get(f"signals.{point}", k)
+        known = known.join(found.select("example_id").unique(), on="example_id", how="semi")
+        known = known.sort("example_id")
+        judged = rules.judge(known, thresholds, groups)
+        alike.append(separation.counts(found, judged, trained_by_then(known), known, rules.ORDER))
+        parts.put("known", k, known)
+        parts.put("judged", k, judged)
+    alike = summed(alike, separation.key_of(rules.ORDER))
+    table = separation.from_counts(alike, rules.ORDER, thresholds)
+    tables.append(table)
+    is_fitted = set(fitted.CLASSIFIED) & set(thresholds["methods"])
+    values = inputs(parts.whole("known", MADE_OF)) if is_fitted else None
+    for k in range(len(parts)):
+        found, known = _at(parts, k, point), parts.get("known", k)
+        own = None if values is None else parts.of(values, k)
+        told = told_at(found, parts.get("judged", k), known, table, thresholds, own)
+        for rows in told:
+            yield _to_arrow(rows)
+        counts.append(
+            cause_counts(
+                pl.concat([untold(found).clear(), *told]),
+                trained_by_then(known),
+                parts.of(parts.examples, k),
+                parts.of(parts.plan, k),
+            )
+        )
+
+
+def _to_arrow(rows: pl.DataFrame) -> pa.Table:
+    # Chunks as polars cut them are no row groups.
+    return rows.to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
 
 
 def untold(found: pl.DataFrame) -> pl.DataFrame:
@@ -80,50 +209,6 @@ def untold(found: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([empty, found.with_columns(pl.lit("none").alias("method"))], how="diagonal")
 
 
-def causes(
-    found: pl.DataFrame,
-    known: pl.DataFrame,
-    examples: pl.DataFrame,
-    plan: pl.DataFrame,
-    config: dict[str, Any],
-) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Applies the methods of ``config.diagnose`` to a run's verdicts.
-
-    Args:
-      found: rows of ``unlearned.unlearned`` of trained examples.
-      known: ``signals.parquet``.
-      examples: ``examples.parquet``.
-      plan: ``plan.parquet``.
-      config: the resolved config.
-
-    Returns:
-      Rows of ``diagnosis.parquet`` of all these methods, and what the summary says of them:
-      ``causes`` (`cause_shares.cause_shares`), ``separation`` (rows of
-      `separation.separate`), ``causes_note``, and ``fitted``: what fitted methods were
-      fitted on.
-    """
-    empty = untold(found).clear()
-    told, tables, trained = [empty], [], []
-    # Point by point: the texts of all rows and points at once would be the largest thing here.
-    for point in sorted(found["point"].unique(), key=point_order):
-        at_point = found.filter(pl.col("point") == point)
-        # Ranks are among trained rows, and so are causes.
-        of_point = known.filter(pl.col("point") == point).join(
-            at_point.select("example_id").unique(), on="example_id", how="semi"
-        )
-        rows, separation = causes_at(at_point, of_point.sort("example_id"), config["diagnose"])
-        told += rows
-        tables += separation.to_dicts()
-        trained.append(trained_by_then(of_point))
-    rows = pl.concat(told)
-    return rows, {
-        "causes": cause_shares(rows, pl.concat(trained), examples, plan) if trained else [],
-        "separation": tables,
-        "causes_note": THRESHOLDS_NOTE,
-        "fitted": fitted.provenance(config["diagnose"]["methods"], config["diagnose"]["fitted"]),
-    }
-
-
 def causes_at(
     found: pl.DataFrame, known: pl.DataFrame, thresholds: dict[str, Any]
 ) -> tuple[list[pl.DataFrame], pl.DataFrame]:
@@ -138,72 +223,102 @@ def causes_at(
       For each of its ``methods``, rows of ``diagnosis.parquet``; and `separation.separate`'s
       table.
     """
-    trained = trained_by_then(known)
     judged = rules.judge(known, thresholds)
-    separation = separate(found, judged, trained, known, rules.ORDER, thresholds)
-    rows = []
+    trained = trained_by_then(known)
+    table = separation.separate(found, judged, trained, known, rules.ORDER, thresholds)
+    return told_at(found, judged, known, table, thresholds), table
+
+
+def told_at(
+    found: pl.DataFrame,
+    judged: pl.DataFrame,
+    known: pl.DataFrame,
+    table: pl.DataFrame,
+    thresholds: dict[str, Any],
+    values: pl.DataFrame | None = None,
+) -> list[pl.DataFrame]:
+    """What each of the methods says of some examples.
+
+    Args:
+      found: see `causes_at`.
+      judged: what ``rules.judge`` gave of them.
+      known: their signals.
+      table: what ``separation.separate`` gave, of all examples.
+      thresholds: the config's group ``diagnose``.
+      values: rows of ``fitted.inputs.inputs`` of all examples.
+
+    Returns:
+      For each of its ``methods``, rows of ``diagnosis.parquet``.
+    """
+    trained, rows = trained_by_then(known), []
     for method in thresholds["methods"]:
         if method == rules.METHOD:
-            rows.append(rules.combine(found, judged, trained, separation))
+            rows.append(rules.combine(found, judged, trained, table))
+        elif method in fitted.METHODS:
+            rows.append(fitted.combine(found, known, trained, thresholds, method, values))
         else:
-            other = fitted if method in fitted.METHODS else paper
-            rows.append(other.combine(found, known, trained, thresholds, method))
-    return rows, separation
+            rows.append(paper.combine(found, known, trained, thresholds, method))
+    return rows
 
 
-def summarise(
-    workdir: epath.Path,
-    found: pl.DataFrame,
-    inference: pl.DataFrame,
-    examples: pl.DataFrame,
-    plan: pl.DataFrame,
-    config: dict[str, Any],
-) -> dict[str, Any]:
+def summarise(parts: Parts, visits: Visits, config: dict[str, Any]) -> dict[str, Any]:
     """Every figure that the table shows, and what it rests on.
 
     Args:
-      workdir: the run's folder.
-      found: verdicts.
-      inference: answers.
-      examples: ``examples.parquet``.
-      plan: ``plan.parquet``.
+      parts: the run, with each part's ``verdicts``.
+      visits: what was gathered from the statistics.
       config: the resolved config.
     """
     detect = config["detect"]
-    verdicts = pl.concat([found, by_default(found)])
-    trained = examples.filter(pl.col("example_id").is_in(plan["example_id"].unique().to_list()))
-    laws = inference.filter(
-        is_law(detect["temperature"]),
-        pl.col("example_id").is_in(trained["example_id"].to_list()),
-    )
+    counted, turned, laws, screen, reached = [], [], [], [], []
+    for k in range(len(parts)):
+        verdicts = parts.get("verdicts", k)
+        verdicts = pl.concat([verdicts, by_default(verdicts)])
+        examples, plan = parts.of(parts.examples, k), parts.of(parts.plan, k)
+        counted.append(share_counts(verdicts, examples, plan))
+        turned.append(turned_counts(verdicts, examples, plan))
+        answers = parts.inference(k)
+        reached.append(_converged(answers))
+        answers = answers.join(plan, on="example_id", how="semi", maintain_order="left")
+        law = answers.filter(is_law(detect["temperature"]))
+        laws.append(law.select("point", "example_id", "gold_logprob"))
+        screen.append(screened.screened(answers, detect))
     # In order throughout, so that sums round alike and equal runs have equal summaries.
-    laws = laws.sort("point", "example_id")
-    expected = laws.group_by("point", maintain_order=True).agg(
-        none_of(pl.col("gold_logprob"), detect["n_samples"]).mean().alias("share")
+    expected = (
+        pl.concat(laws)
+        .sort("point", "example_id")
+        .group_by("point", maintain_order=True)
+        .agg(none_of(pl.col("gold_logprob"), detect["n_samples"]).mean().alias("share"))
     )
+    trained = parts.examples.join(parts.plan, on="example_id", how="semi")
+
+    def verdicts_at(point: str) -> pl.DataFrame:
+        return pl.concat(_at(parts, k, point) for k in range(len(parts)))
+
     return {
-        "shares": shares(verdicts, examples, plan),
-        "learned_and_lost": learned_and_lost(verdicts, examples, plan),
+        "shares": share_cells(summed(counted, COUNTED)),
+        "learned_and_lost": turned_cells(summed(turned, TURNED)),
         "expected_none_of_n": {
             "temperature": detect["temperature"],
             "n_samples": detect["n_samples"],
             "share": dict(expected.sort("point").iter_rows()),
         },
-        "screened": screened.figures(
-            inference.filter(pl.col("example_id").is_in(trained["example_id"].to_list())), detect
-        ),
-        "detection": detection.summarise(
-            inference,
-            examples,
-            plan,
+        "screened": screened.figures_of(pl.concat(screen).sort("point", "example_id"), detect),
+        "detection": detection.from_points(
+            {one: functools.partial(_answers_at, parts, one) for one in parts.points},
+            verdicts_at,
+            parts.examples,
+            parts.plan,
             config,
-            read_stats(workdir, columns=("n_correct", "n_tokens"), kind="probe"),
+            visits.probes,
         ),
-        "converged": converged(inference),
-        "probe_loss": probe_losses(workdir, plan),
+        "converged": {
+            str(stage): epoch for stage, epoch in sorted(pl.concat(reached).unique().iter_rows())
+        },
+        "probe_loss": visits.probe_losses,
         "n_examples": {
             "trained": len(trained),
-            "held_out": int((examples["role"] == "held_out").sum()),
+            "held_out": int((parts.examples["role"] == "held_out").sum()),
             "planted_twins": int((trained["source"] == "planted_twin").sum()),
         },
         "loss_normalization": config["train"]["loss_normalization"],
@@ -211,24 +326,10 @@ def summarise(
     }
 
 
-def converged(inference: pl.DataFrame) -> dict[str, int]:
-    """Epoch at which each stage converged, by stage; a stage that did not is absent."""
-    reached = inference.filter(pl.col("point") == "converged").select("stage", "epoch").unique()
-    return {str(stage): epoch for stage, epoch in sorted(reached.iter_rows())}
+def _answers_at(parts: Parts, point: str) -> pl.DataFrame:
+    return read_inference(parts.workdir, [point], detection.COLUMNS)
 
 
-def probe_losses(workdir: epath.Path, plan: pl.DataFrame) -> list[dict[str, Any]]:
-    """Mean probe loss (nats a token, mean over examples) of each stage's rows, by moment."""
-    probes = read_stats(workdir, columns=("loss_sum", "n_tokens")).lazy()
-    rows = (
-        probes.filter(pl.col("kind") == "probe")
-        .join(plan.lazy().select("example_id", pl.col("stage").alias("of_stage")), on="example_id")
-        .sort("step", "of_stage", "example_id")
-        .group_by("step", "stage", "epoch", "of_stage", maintain_order=True)
-        .agg(
-            (pl.col("loss_sum") / pl.col("n_tokens")).mean().alias("loss"),
-            pl.len().alias("n"),
-        )
-        .sort("step", "of_stage")
-    )
-    return rows.collect().to_dicts()
+def _converged(inference: pl.DataFrame) -> pl.DataFrame:
+    """Epochs at which stages converged: ``stage``, ``epoch``; absent for one that did not."""
+    return inference.filter(pl.col("point") == "converged").select("stage", "epoch").unique()

@@ -14,6 +14,9 @@ import polars as pl
 from ilp_jax.analysis.near import near_texts, near_vectors
 from ilp_jax.analysis.words import normalised, telling
 
+REPRESENTED = 100_000
+"""Examples up to which representations are compared: each with each, so that twice as many cost
+four times as much. At this number and a width of 576 that is 6e12 multiplications."""
 LISTED = 10
 """Near-duplicates that an example lists at most; the count is of all."""
 

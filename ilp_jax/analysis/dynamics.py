@@ -84,6 +84,29 @@ def learning(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def events(rows: pl.DataFrame) -> pl.DataFrame:
+    """Forgetting events and correct visits alone; see `learning`.
+
+    Args:
+      rows: statistics; only those of kind ``train`` are looked at.
+
+    Returns:
+      One row an example that has visits: ``example_id``, ``correctness``,
+      ``forgetting_events``.
+    """
+    correct = pl.col("correct")
+    return (
+        rows.filter(pl.col("kind") == "train")
+        .sort("example_id", "visit")
+        .select("example_id", is_correct().alias("correct"))
+        .group_by("example_id", maintain_order=True)
+        .agg(
+            correct.sum().cast(pl.Int32).alias("correctness"),
+            (correct.shift(1) & ~correct).sum().cast(pl.Int32).alias("forgetting_events"),
+        )
+    )
+
+
 def uncertainty(rows: pl.DataFrame) -> pl.DataFrame:
     """The prediction's entropy at the base and since.
 

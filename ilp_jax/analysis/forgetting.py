@@ -7,37 +7,39 @@ that are right at the end of stage i.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from ilp_jax.analysis import dynamics, retention
+from ilp_jax.analysis import retention
 from ilp_jax.analysis.matrices import matrices, probabilities
 from ilp_jax.analysis.shares import interval
 from ilp_jax.analysis.transfer import BASE, FINAL, transfer
-from ilp_jax.analysis.transitions import transitions
+from ilp_jax.analysis.transitions import pairs_of, transitions
 
+Found = Mapping[str, Callable[[], pl.DataFrame]]
+"""By detector, a function that reads its verdicts."""
 GUESSED = ("choice",)
 """Detectors under which a wrong answer is right by luck in one of the options' number."""
 
 
 def summarise(
-    found: pl.DataFrame,
-    inference: pl.DataFrame,
+    found: Found,
     examples: pl.DataFrame,
     plan: pl.DataFrame,
-    stats: pl.DataFrame,
+    known: pl.DataFrame,
+    visits: pl.DataFrame,
 ) -> dict[str, Any]:
     """Everything on forgetting that the summary holds.
 
     Args:
-      found: verdicts (``unlearned.unlearned``): ``example_id``, ``point``, ``detector``,
-        ``unlearned``.
-      inference: answers with a ``point`` column.
+      found: the verdicts (``unlearned.unlearned``) of each detector, read when they are
+        needed: one detector's at a time are in memory.
       examples: ``examples.parquet``.
       plan: ``plan.parquet``.
-      stats: statistics, perhaps without rows.
+      known: rows of ``visits.probabilities``.
+      visits: rows of ``dynamics.events``.
 
     Returns:
       ``rows_of`` (how rows belong to stages), ``matrices`` (`matrices`), ``transfer``
@@ -45,25 +47,34 @@ def summarise(
       ``forgetting_events`` (`events`). Lists are empty where a run has nothing to say: one stage,
       no answers at its end, no training.
     """
-    verdicts = _verdicts(found, examples, plan)
-    asked = set(verdicts["point"].unique())
+    sets: dict[str, set] = {"point": set(), "source": set(), "stage": set()}
+    for read in found.values():
+        verdicts = _verdicts(read(), examples, plan)
+        for name, values in sets.items():
+            values |= set(verdicts[name].unique())
+    asked, sources, stages = sets["point"], sorted(sets["source"]), sorted(sets["stage"])
     ends = [point for _, point in retention.points_of_stages(sorted(asked))]
     # `final` is the end of the last stage: asked twice only where both were wanted.
     final = [FINAL] if FINAL in asked and not _ends_all(ends, plan) else []
     moments = [*([BASE] if BASE in asked else []), *ends, *final]
-    sources = sorted(verdicts["source"].unique())
-    stages = sorted(verdicts["stage"].unique())
     groups = [(None, None), *((stage, None) for stage in stages)]
     groups += [(None, source) for source in sources] if len(sources) > 1 else []
-    tables = matrices(verdicts, moments, stages, sources)
-    tables += probabilities(inference, stats, examples, plan, moments, stages)
+    out: dict[str, list] = {name: [] for name in ("matrices", "transfer", "turns", "segments")}
+    for _, read in sorted(found.items()):
+        verdicts = _verdicts(read(), examples, plan)
+        out["matrices"] += matrices(verdicts, moments, stages, sources)
+        out["transfer"] += transfer(verdicts, stages, asked)
+        out["turns"] += transitions(verdicts, moments, groups)
+        out["segments"] += segments(verdicts, plan, moments)
+    order = {pair: i for i, pair in enumerate(pairs_of(moments))}
+    turns = sorted(out["turns"], key=lambda cell: order[cell["before"], cell["after"]])
     return {
         "rows_of": "the last stage that trains on them",
-        "matrices": tables,
-        "transfer": transfer(verdicts, stages, asked),
-        "transitions": transitions(verdicts, moments, groups),
-        "segments": segments(verdicts, plan, moments),
-        "forgetting_events": events(stats, plan),
+        "matrices": [*out["matrices"], *probabilities(known, moments, stages)],
+        "transfer": out["transfer"],
+        "transitions": turns,
+        "segments": out["segments"],
+        "forgetting_events": events(visits, plan),
     }
 
 
@@ -107,11 +118,11 @@ def segments(
     ]
 
 
-def events(stats: pl.DataFrame, plan: pl.DataFrame) -> list[dict[str, Any]]:
+def events(visits: pl.DataFrame, plan: pl.DataFrame) -> list[dict[str, Any]]:
     """How many forgetting events the trained rows had (Toneva et al. 2019).
 
     Args:
-      stats: statistics.
+      visits: rows of ``dynamics.events``.
       plan: ``plan.parquet``.
 
     Returns:
@@ -119,7 +130,7 @@ def events(stats: pl.DataFrame, plan: pl.DataFrame) -> list[dict[str, Any]]:
       (number of events as text -> rows that were correct at some visit), ``never_learned`` (rows
       correct at no visit), ``unforgettable`` (correct at some, no event), ``mean`` (events a row).
     """
-    rows = dynamics.learning(stats).join(retention.own_stages(plan), on="example_id")
+    rows = visits.join(retention.own_stages(plan), on="example_id")
     out = []
     for stage in (None, *sorted(rows["stage"].unique())):
         part = rows if stage is None else rows.filter(pl.col("stage") == stage)

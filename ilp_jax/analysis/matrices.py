@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from ilp_jax.analysis import retention
+from ilp_jax.analysis.figures import exact_mean
 from ilp_jax.analysis.shares import interval
 
 
@@ -63,20 +63,12 @@ def matrices(
 
 
 def probabilities(
-    inference: pl.DataFrame,
-    stats: pl.DataFrame,
-    examples: pl.DataFrame,
-    plan: pl.DataFrame,
-    moments: Sequence[str],
-    stages: Sequence[int],
+    known: pl.DataFrame, moments: Sequence[str], stages: Sequence[int]
 ) -> list[dict[str, Any]]:
     """The mean probability of every stage's rows at every moment: no verdict, nothing saturates.
 
     Args:
-      inference: answers with a ``point`` column.
-      stats: statistics.
-      examples: ``examples.parquet``.
-      plan: ``plan.parquet``.
+      known: rows of ``visits.probabilities``.
       moments: points in order.
       stages: stages in order.
 
@@ -85,15 +77,10 @@ def probabilities(
       holds the mean over rows of the target's probability (geometric mean over its tokens), and
       there are no intervals. Empty where nothing was asked.
     """
-    asked = inference.select("example_id", "point", "step").unique()
-    rows = (
-        asked.join(retention.moments(inference, stats, examples), on=("example_id", "step"))
-        .join(retention.own_stages(plan), on="example_id")
-        .sort("example_id")
-        .group_by("stage", "point", maintain_order=True)
-        .agg(pl.col("prob").mean(), pl.len().alias("n"))
-    )
-    cells = {(stage, point): (p, n) for stage, point, p, n in rows.iter_rows()}
+    cells = {
+        key: (exact_mean(rows["prob"].to_numpy()), len(rows))
+        for key, rows in known.group_by("stage", "point")
+    }
     if not cells:
         return []
     grid = [[cells.get((stage, point), (None, 0)) for point in moments] for stage in stages]

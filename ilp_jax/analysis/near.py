@@ -12,6 +12,7 @@ from ilp_jax.analysis.words import names, sentences, telling, words
 
 _PAIRS_AT_ONCE = 2_000_000
 _ROWS_AT_ONCE = 1024
+_TEXTS_AT_ONCE = 1 << 17
 _EPSILON = 1e-9
 
 
@@ -48,6 +49,7 @@ def near_texts(texts: pl.Series, threshold: float) -> pl.DataFrame:
     )
     prefix = prefix.select("text", "word").join(guards, on="text").join(n_words, on="text")
     weighted, alike = _matrices(terms, len(texts))
+    del terms
     found = [_no_pairs()]
     for pairs in _candidates(prefix, threshold):
         left, right = pairs["left"].to_numpy(), pairs["right"].to_numpy()
@@ -105,36 +107,50 @@ def _weighted_terms(texts: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     Returns:
       ``word`` (text), ``id`` (dense, rarest first), ``idf``; and ``text``, ``word`` (the id),
       ``weight`` of the unit vector, ``tail_square`` (squared norm of this word and all more
-      common ones).
+      common ones); by text and word.
     """
-    terms = (
-        pl.DataFrame({"word": texts})
-        .select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("text"), words(pl.col("word")))
-        .explode("word")
-        .drop_nulls()
-        .unique()
-    )
-    vocabulary = terms.group_by("word").len("df").sort("df", "word").with_row_index("id")
+    starts = range(0, max(len(texts), 1), _TEXTS_AT_ONCE)
+    counts = (_terms(texts, start).group_by("word").len("df") for start in starts)
+    vocabulary = pl.concat(counts).group_by("word").agg(pl.col("df").sum())
+    vocabulary = vocabulary.sort("df", "word").with_row_index("id")
     idf = ((1 + len(texts)) / (1 + pl.col("df"))).log() + 1
     vocabulary = vocabulary.select("word", "id", idf.alias("idf"))
     norm = pl.col("idf").pow(2).sum().over("text").sqrt()
     square = pl.col("weight").pow(2)
-    terms = (
-        terms.join(vocabulary, on="word")
+    parts = [
+        _terms(texts, start)
+        .join(vocabulary, on="word")
         .sort("text", "id")
         .select("text", pl.col("id").alias("word"), (pl.col("idf") / norm).alias("weight"))
         .with_columns(square.reverse().cum_sum().reverse().over("text").alias("tail_square"))
+        for start in starts
+    ]
+    return vocabulary, pl.concat(parts)
+
+
+def _terms(texts: pl.Series, start: int) -> pl.DataFrame:
+    """``text`` and its distinct ``word``s, of the texts from a place on that are taken at once."""
+    part = texts[start : start + _TEXTS_AT_ONCE].alias("word").to_frame()
+    return (
+        part.select(
+            (pl.int_range(pl.len(), dtype=pl.UInt32) + start).cast(pl.UInt32).alias("text"),
+            words(pl.col("word")),
+        )
+        .explode("word")
+        .drop_nulls()
+        .unique()
     )
-    return vocabulary, terms
 
 
 def _matrices(terms: pl.DataFrame, n_texts: int) -> tuple[sparse.csr_array, ...]:
     """The texts' unit vectors [n_texts, n_words]: weighted by rarity, and all words alike."""
-    at = terms["text"].to_numpy().astype(np.int64), terms["word"].to_numpy().astype(np.int64)
-    shape = (n_texts, int(at[1].max(initial=-1)) + 1)
-    counts = np.bincount(at[0], minlength=n_texts)
-    both = terms["weight"].to_numpy(), 1 / np.sqrt(counts[at[0]])
-    return tuple(sparse.csr_array((values, at), shape=shape) for values in both)
+    words_K = terms["word"].to_numpy().astype(np.int32)
+    counts_N = np.bincount(terms["text"].to_numpy(), minlength=n_texts)
+    ends = np.concatenate([[0], np.cumsum(counts_N)])
+    shape = (n_texts, int(words_K.max(initial=-1)) + 1)
+    alike_N = 1 / np.sqrt(np.maximum(counts_N, 1))
+    both = terms["weight"].to_numpy(), np.repeat(alike_N, counts_N)
+    return tuple(sparse.csr_array((values, words_K, ends), shape=shape) for values in both)
 
 
 def _candidates(prefix: pl.DataFrame, threshold: float) -> Iterator[pl.DataFrame]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -42,10 +43,13 @@ def not_asked(inference: pl.DataFrame, detect: Mapping[str, Any]) -> dict[int, i
     return dict(left_out.group_by("prompt_variant").len().sort("prompt_variant").iter_rows())
 
 
-def notes(inference: pl.DataFrame, detect: Mapping[str, Any]) -> list[str]:
-    """A sentence for each variant of ``not_asked``."""
+def notes(left_out: Iterable[Mapping[int, int]]) -> list[str]:
+    """A sentence for each variant of ``not_asked``, over all parts of the examples."""
+    counts: Counter[int] = Counter()
+    for part in left_out:
+        counts.update(part)
     return [
         f"Not asked in prompt variant {variant}: {n} rows with options, longer than max_length "
         "in it or of more options than letters."
-        for variant, n in not_asked(inference, detect).items()
+        for variant, n in sorted(counts.items())
     ]

@@ -18,6 +18,8 @@ from ilp_jax.analysis.words import words
 LONGEST = 128
 """Prompts of more words have no open place: a long text is no template of one word."""
 
+_AT_ONCE = 1 << 16  # Prompts whose words are in memory.
+_KEYS_AT_ONCE = 1 << 22  # Patterns that are counted together, about.
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _SIDE = np.uint64(0xD1B54A32D192ED03)
 
@@ -37,21 +39,36 @@ def patterns(examples: pl.DataFrame, trained_ids: pl.Series) -> pl.DataFrame:
       trained rows from the most shared (0) to the rarest (1), null for others; and
       ``pattern_relative``, the count over the median count of trained rows.
     """
-    keys = _keys(examples.select("example_id", words(pl.col("prompt")).alias("words")))
-    trained = pl.col("example_id").is_in(trained_ids.to_list())
-    shared = keys.filter(trained).group_by("key").agg(pl.len().alias("n"))
-    counts = (
-        keys.join(shared, on="key", how="left")
-        .group_by("example_id")
-        .agg(pl.col("n").max().fill_null(0).cast(pl.Int32).alias("pattern_count"))
-        .sort("example_id")
+    trained = pl.col("example_id").is_in(trained_ids.implode())
+    counts = examples.select("example_id").with_columns(
+        pl.Series("pattern_count", _shared(examples, examples.select(trained).to_series()))
     )
+    counts = counts.sort("example_id")
     of_trained = pl.when(trained).then("pattern_count")
     rank = (of_trained.rank("average", descending=True) - 0.5) / trained.sum()
     return counts.with_columns(
         rank.alias("pattern_rarity"),
         (pl.col("pattern_count") / of_trained.median()).alias("pattern_relative"),
     )
+
+
+def _shared(examples: pl.DataFrame, trained: pl.Series) -> np.ndarray:
+    """Of each example, the trained rows of its commonest pattern; int32 [n_examples]."""
+    prompts, parts = examples["prompt"], []
+    for start in range(0, len(examples), _AT_ONCE):
+        # The number of the row stands for the example.
+        part = prompts[start : start + _AT_ONCE].to_frame().with_row_index("example_id", start)
+        parts.append(_keys(part.select("example_id", words(pl.col("prompt")).alias("words"))))
+    keys = pl.concat([pl.DataFrame(schema={"example_id": pl.UInt32, "key": pl.UInt64}), *parts])
+    row_K, key_K = keys["example_id"].to_numpy(), keys["key"].to_numpy()
+    most_N, is_trained_N = np.zeros(len(examples), np.int32), trained.to_numpy()
+    n_parts = -(-len(key_K) // _KEYS_AT_ONCE)
+    for part in range(n_parts):
+        own = np.flatnonzero(key_K % np.uint64(n_parts) == part)
+        _, place = np.unique(key_K[own], return_inverse=True)
+        n_of_key = np.bincount(place[is_trained_N[row_K[own]]], minlength=int(place.max()) + 1)
+        np.maximum.at(most_N, row_K[own], n_of_key[place].astype(np.int32))
+    return most_N
 
 
 def commonest_patterns(examples: pl.DataFrame, trained_ids: pl.Series) -> pl.DataFrame:

@@ -63,18 +63,26 @@ def stage_ends(inference: pl.DataFrame, stats: pl.DataFrame) -> pl.DataFrame:
       ``stage`` (int32) and ``step``; from the statistics where they know it, else from the
       points ``stage_K``. Empty when nothing was trained.
     """
-    trained = (
-        stats.filter(pl.col("kind") == "train")
-        .group_by("stage")
-        .agg(pl.col("step").max())
-        .select("stage", "step")
-    )
-    asked = inference.filter(pl.col("point").str.contains(r"^stage_\d+$")).select(
+    trained = stats.filter(pl.col("kind") == "train").group_by("stage").agg(pl.col("step").max())
+    return first_known(trained, stages_asked(inference))
+
+
+def stages_asked(inference: pl.DataFrame) -> pl.DataFrame:
+    """``stage`` (int32) and ``step`` of every answer at a point ``stage_K``."""
+    return inference.filter(pl.col("point").str.contains(r"^stage_\d+$")).select(
         pl.col("point").str.extract(r"(\d+)$").cast(pl.Int32).alias("stage"), "step"
     )
-    return (
-        pl.concat([trained, asked]).unique("stage", keep="first", maintain_order=True).sort("stage")
-    )
+
+
+def first_known(trained: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
+    """The last update of each stage, by the statistics or else by the answers.
+
+    Args:
+      trained: ``stage``, ``step`` by the statistics.
+      asked: the same by the answers (`stages_asked`).
+    """
+    known = pl.concat([trained.select("stage", "step"), asked])
+    return known.unique("stage", keep="first", maintain_order=True).sort("stage")
 
 
 def moments(inference: pl.DataFrame, stats: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFrame:

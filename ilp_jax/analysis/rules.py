@@ -30,12 +30,15 @@ macro-F1 of .82 to .84 where the study's had .09 to .13; there the last branch t
 left, here it needs evidence of its own."""
 
 
-def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
+def judge(
+    signals: pl.DataFrame, thresholds: Mapping[str, Any], groups: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """What each cause's signals say of every example and point.
 
     Args:
       signals: ``signals.parquet``.
       thresholds: the config's group ``diagnose``.
+      groups: ``data_conflict.groups_of`` all rows, where ``signals`` are a part of them.
 
     Returns:
       One row an example and point, in the order of ``signals``; for each cause ``score_``,
@@ -45,7 +48,7 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
     """
     rows = wide(
         {
-            "data_conflict": data_conflict.judge(signals, thresholds),
+            "data_conflict": data_conflict.judge(signals, thresholds, groups),
             "insufficient_training": insufficient_training.judge(signals, thresholds),
             "left_side_forgetting": left_side_forgetting.judge(signals, thresholds),
             "base_conflict": base_conflict.judge(signals, thresholds),

@@ -50,9 +50,14 @@ def figures(inference: pl.DataFrame, detect: Mapping[str, Any]) -> list[dict[str
       most with which drawing would call one unlearned) and ``expected_unlearned`` (the sum of
       the exact probabilities: how many of them drawing is expected to call unlearned).
     """
+    return figures_of(screened(inference, detect), detect)
+
+
+def figures_of(rows: pl.DataFrame, detect: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """As `figures`, of rows of `screened` by point and example."""
     out = []
-    for (point,), rows in screened(inference, detect).group_by("point", maintain_order=True):
-        tails = unlearned_probability(rows["p"].to_numpy(), detect)
-        cell = {"point": point, "n": len(rows), "probability": detect["screen_probability"]}
+    for (point,), part in rows.group_by("point", maintain_order=True):
+        tails = unlearned_probability(part["p"].to_numpy(), detect)
+        cell = {"point": point, "n": len(part), "probability": detect["screen_probability"]}
         out.append(cell | {"expected_unlearned": float(tails.sum())})
     return out

@@ -68,6 +68,24 @@ def separate(
       ``high_learned``, ``n_unmatched`` (unlearned rows of lengths that no learned row has),
       ``difference``, ``low``, ``high``, ``without`` (causes), ``verdict``, ``decides``.
     """
+    return from_counts(counts(found, marked, trained, lengths, causes), causes, thresholds)
+
+
+def counts(
+    found: pl.DataFrame,
+    marked: pl.DataFrame,
+    trained: pl.DataFrame,
+    lengths: pl.DataFrame,
+    causes: Sequence[str],
+) -> pl.DataFrame:
+    """How many rows are alike in all that `separate` compares.
+
+    The counts of parts of the examples may be added up.
+
+    Returns:
+      One row a ``detector``, ``point``, ``bin`` of length, ``unlearned`` and each cause's
+      ``mark_`` and ``flag_``: ``n``.
+    """
     bins = pl.when(pl.col("response_tokens").is_not_null()).then(length_bin())
     rows = (
         found.drop_nulls("unlearned")
@@ -79,6 +97,21 @@ def separate(
             how="left",
         )
     )
+    return rows.group_by(key_of(causes), maintain_order=True).agg(
+        pl.len().cast(pl.Int64).alias("n")
+    )
+
+
+def key_of(causes: Sequence[str]) -> list[str]:
+    """The columns of `counts` but ``n``."""
+    signs = (f"{sign}_{cause}" for cause in causes for sign in ("mark", "flag"))
+    return ["detector", "point", "bin", "unlearned", *signs]
+
+
+def from_counts(
+    rows: pl.DataFrame, causes: Sequence[str], thresholds: Mapping[str, Any]
+) -> pl.DataFrame:
+    """The table of `separate` from the counts of all parts."""
     out = []
     for key, part in rows.group_by("detector", "point", maintain_order=True):
         table = _stepwise(part, causes, thresholds["separation_min_rows"])
@@ -110,18 +143,18 @@ def _stepwise(
 
 
 def _bins(rows: pl.DataFrame, cause: str) -> list[dict[str, int]]:
-    mark, lost = pl.col(f"mark_{cause}"), pl.col("unlearned")
-    counts = (
+    mark, lost, n = pl.col(f"mark_{cause}"), pl.col("unlearned"), pl.col("n")
+    in_bins = (
         rows.filter(mark.is_not_null())
         .group_by("bin")
         .agg(
-            lost.sum().alias("n_unlearned"),
-            (lost & mark).sum().alias("flagged_unlearned"),
-            (~lost).sum().alias("n_learned"),
-            (~lost & mark).sum().alias("flagged_learned"),
+            n.filter(lost).sum().alias("n_unlearned"),
+            n.filter(lost & mark).sum().alias("flagged_unlearned"),
+            n.filter(~lost).sum().alias("n_learned"),
+            n.filter(~lost & mark).sum().alias("flagged_learned"),
         )
     )
-    return counts.sort("bin").to_dicts()
+    return in_bins.sort("bin").to_dicts()
 
 
 def compare(bins: Sequence[Mapping[str, int]], min_rows: int) -> dict[str, Any]:

@@ -39,6 +39,10 @@ def share(rows: pl.DataFrame) -> dict[str, Any] | None:
     }
 
 
+COUNTED = ("point", "detector", "stage", "source")
+TURNED = ("detector", "stage", "source")
+
+
 def shares(found: pl.DataFrame, examples: pl.DataFrame, plan: pl.DataFrame) -> list[dict[str, Any]]:
     """Shares by point, detector, stage and source, over trained examples.
 
@@ -51,22 +55,34 @@ def shares(found: pl.DataFrame, examples: pl.DataFrame, plan: pl.DataFrame) -> l
       One dict a cell: ``point``, ``detector``, ``stage`` (None for all), ``source`` (None for
       all) and the fields of ``share``. An example of several stages counts in each.
     """
-    trained = plan.select("example_id", "stage").unique()
-    rows = found.join(trained, on="example_id").join(
-        examples.select("example_id", "source"), on="example_id"
+    return share_cells(share_counts(found, examples, plan))
+
+
+def share_counts(found: pl.DataFrame, examples: pl.DataFrame, plan: pl.DataFrame) -> pl.DataFrame:
+    """The counts behind `shares`, which may be added up over parts of the examples.
+
+    Returns:
+      ``COUNTED``, ``n`` (rows to which the detector applies) and ``unlearned``.
+    """
+    stages = plan.select("example_id", "stage").unique()
+    rows = (
+        found.drop_nulls("unlearned")
+        .join(stages, on="example_id", how="semi")
+        .join(examples.select("example_id", "source"), on="example_id")
     )
-    cells = []
-    for (point, detector), group in rows.group_by("point", "detector", maintain_order=True):
-        whole = group.unique(("example_id",), keep="first")
-        parts = [(None, None, whole)]
-        parts += [(None, name, part) for (name,), part in whole.group_by("source")]
-        parts += [(stage, None, part) for (stage,), part in group.group_by("stage")]
-        parts += [(*key, part) for key, part in group.group_by("stage", "source")]
-        for stage, source, part in parts:
-            figures = share(part)
-            if figures:
-                cell = {"point": point, "detector": detector, "stage": stage, "source": source}
-                cells.append(cell | figures)
+    of_stage = rows.join(stages, on="example_id")
+    groups = [(rows, ()), (rows, ("source",)), (of_stage, ("stage",)), (of_stage, COUNTED[2:])]
+    return pl.concat(_counted(part, COUNTED, by, ("unlearned",)) for part, by in groups)
+
+
+def share_cells(counts: pl.DataFrame) -> list[dict[str, Any]]:
+    """The cells of `shares` from the counts of all parts."""
+    cells = [
+        {name: row[name] for name in COUNTED}
+        | {"n": row["n"], "unlearned": row["unlearned"], "share": row["unlearned"] / row["n"]}
+        | {"interval": list(interval(row["unlearned"], row["n"]))}
+        for row in counts.iter_rows(named=True)
+    ]
     return sorted(
         cells,
         key=lambda c: (
@@ -93,35 +109,60 @@ def learned_and_lost(
       the row's own stage), ``lost`` (of these, unlearned at ``final``), ``gained`` (unlearned
       at the stage's end, learned at ``final``), ``learned_final``.
     """
-    sources = examples.select("example_id", "source")
+    return turned_cells(turned_counts(found, examples, plan))
+
+
+def turned_counts(found: pl.DataFrame, examples: pl.DataFrame, plan: pl.DataFrame) -> pl.DataFrame:
+    """The counts behind `learned_and_lost`, which may be added up over parts of the examples.
+
+    Returns:
+      ``TURNED``, ``n``, ``learned``, ``lost``, ``gained``, ``learned_final``.
+    """
+    stage = pl.col("point").str.extract(r"^stage_(\d+)$").cast(pl.Int32).alias("stage")
+    own = plan.select("example_id", pl.col("stage").cast(pl.Int32)).unique()
     final = found.filter(pl.col("point") == "final").drop("point")
-    out = []
-    for stage in sorted(plan["stage"].unique()):
-        own = plan.filter(pl.col("stage") == stage).select("example_id")
-        end = found.filter(pl.col("point") == f"stage_{stage}").drop("point")
-        both = (
-            end.join(own, on="example_id")
-            .join(final, on=("example_id", "detector"), suffix="_final")
-            .join(sources, on="example_id")
-            .drop_nulls(("unlearned", "unlearned_final"))
+    learned, known = ~pl.col("unlearned"), ~pl.col("unlearned_final")
+    both = (
+        found.with_columns(stage)
+        .drop_nulls("stage")
+        .join(own, on=("example_id", "stage"))
+        .join(final, on=("example_id", "detector"), suffix="_final")
+        .join(examples.select("example_id", "source"), on="example_id")
+        .drop_nulls(("unlearned", "unlearned_final"))
+        .select(
+            *TURNED,
+            learned.alias("learned"),
+            (learned & ~known).alias("lost"),
+            (~learned & known).alias("gained"),
+            known.alias("learned_final"),
         )
-        for (detector,), rows in both.group_by("detector"):
-            groups = [(None, rows)] + [(name, part) for (name,), part in rows.group_by("source")]
-            for source, part in groups:
-                learned, known = ~part["unlearned"], ~part["unlearned_final"]
-                out.append(
-                    {
-                        "detector": detector,
-                        "stage": int(stage),
-                        "source": source,
-                        "n": len(part),
-                        "learned": int(learned.sum()),
-                        "lost": int((learned & ~known).sum()),
-                        "gained": int((~learned & known).sum()),
-                        "learned_final": int(known.sum()),
-                    }
-                )
-    return sorted(out, key=lambda row: (row["detector"], row["stage"], row["source"] or ""))
+    )
+    names = ("learned", "lost", "gained", "learned_final")
+    groups = (("stage",), ("stage", "source"))
+    return pl.concat(_counted(both, TURNED, by, names) for by in groups)
+
+
+def turned_cells(counts: pl.DataFrame) -> list[dict[str, Any]]:
+    """The cells of `learned_and_lost` from the counts of all parts."""
+    rows = counts.to_dicts()
+    return sorted(rows, key=lambda row: (row["detector"], row["stage"], row["source"] or ""))
+
+
+def _counted(
+    rows: pl.DataFrame, key: tuple[str, ...], by: tuple[str, ...], names: tuple[str, ...]
+) -> pl.DataFrame:
+    """How many rows, and of these how many have each property; other parts of the key null."""
+    always = tuple(name for name in key if name not in ("stage", "source"))
+    counts = rows.group_by(*always, *by).agg(
+        pl.len().cast(pl.Int64).alias("n"), *(pl.col(name).sum().cast(pl.Int64) for name in names)
+    )
+    absent = {"stage": pl.Int32, "source": pl.String}
+    columns = [
+        pl.col(name).cast(absent.get(name, pl.String)) if name in (*always, *by)
+        else pl.lit(None, absent[name]).alias(name)
+        for name in key
+    ]  # fmt: skip
+    return counts.select(*columns, "n", *names)
 
 
 def point_order(point: str) -> tuple[int, int]:

@@ -6,79 +6,131 @@ example's visits are cut at the step of its own answers there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 from etils import epath
 
 from ilp_jax import files
-from ilp_jax.analysis import answers, base_knowledge, dynamics, replay, retention
-from ilp_jax.analysis.duplicates import duplicates
-from ilp_jax.analysis.lengths import response_tokens
+from ilp_jax.analysis import dynamics, retention
+from ilp_jax.analysis.duplicates import REPRESENTED
+from ilp_jax.analysis.parts import Parts
 from ilp_jax.analysis.ranks import ranks
-from ilp_jax.analysis.rarity import patterns
 from ilp_jax.analysis.shares import point_order
 from ilp_jax.analysis.signal_columns import RANKED, SIGNALS_SCHEMA
+from ilp_jax.analysis.signal_parts import Common, common, greedy_of, of_part
 from ilp_jax.stats.projections import PROJECTIONS, REPRESENTATIONS
-from ilp_jax.stats.reader import read_examples, read_inference, read_plan, read_stats
+from ilp_jax.stats.reader import stat_groups
 from ilp_jax.stats.replay import FILE as REPLAY_FILE
-from ilp_jax.stats.replay import REPLAY_SCHEMA
 
 FILE = "signals.parquet"
 THRESHOLDS = ("exist_accuracy", "duplicate_similarity", "representation_similarity")
 """Fields of ``config.diagnose`` that signals rest on."""
+RANKED_FROM = ("example_id", "point", "response_tokens", *RANKED)
 
 
-def compute(workdir: epath.PathLike, config: Mapping[str, Any]) -> pl.DataFrame:
-    """Computes a run's signals and writes them.
+def compute(parts: Parts, config: Mapping[str, Any]) -> None:
+    """Computes a run's signals, part by part, and writes them.
+
+    Each point's are kept as ``signals.POINT``, with the columns of ``SIGNALS_SCHEMA``, by
+    example.
 
     Args:
-      workdir: the run's folder.
+      parts: the run.
       config: its resolved config; of ``diagnose`` those in ``THRESHOLDS`` are read.
 
-    Returns:
-      The columns of ``SIGNALS_SCHEMA``, by example and point.
-
     Raises:
-      UserError: the folder is not a run's, or a file is damaged.
+      UserError: a file is damaged.
       RunFailure: the disk is full.
     """
     thresholds = {name: config["diagnose"][name] for name in THRESHOLDS}
-    workdir = epath.Path(workdir)
-    rows = assemble(
-        read_stats(workdir, dynamics.COLUMNS),
-        read_inference(workdir),
-        read_examples(workdir),
-        read_plan(workdir),
-        thresholds,
-        *(
-            files.read_parquet(workdir / name) if (workdir / name).exists() else None
-            for name in (f"{PROJECTIONS}/{REPRESENTATIONS}", REPLAY_FILE)
-        ),
-        trained_turns=config.get("trained_turns", "all"),
+    workdir, trained_turns = parts.workdir, config.get("trained_turns", "all")
+    vectors = workdir / PROJECTIONS / REPRESENTATIONS
+    vectors = files.read_parquet(vectors) if vectors.exists() and not notes(workdir) else None
+    replays = workdir / REPLAY_FILE
+    replays = files.read_parquet(replays) if replays.exists() else None
+    ends, was_trained = _ends(parts)
+    run = common(parts.examples, parts.plan, thresholds, vectors, replays, ends, was_trained)
+    run = run.with_rivals(
+        parts.examples, (greedy_of(parts.inference(k), run.rivals) for k in range(len(parts)))
     )
-    return write(workdir, rows, {name: str(value) for name, value in thresholds.items()})
+    for k in range(len(parts)):
+        rows = of_part(
+            run,
+            parts.stats(k, dynamics.COLUMNS),
+            parts.inference(k),
+            parts.of(parts.examples, k),
+            thresholds["exist_accuracy"],
+            trained_turns,
+        )
+        for point in parts.points:
+            parts.put(f"unranked.{point}", k, rows.filter(pl.col("point") == point))
+    for point in parts.points:
+        found = ranks(_trained(parts.whole(f"unranked.{point}", RANKED_FROM), run), RANKED)
+        for k in range(len(parts)):
+            rows = parts.get(f"unranked.{point}", k)
+            parts.put(f"signals.{point}", k, ranked(rows, parts.of(found, k)))
+        parts.forget(f"unranked.{point}")
+
+    def of_all_points() -> Iterator[pa.Table]:
+        for k in range(len(parts)):
+            rows = [empty(), *(parts.get(f"signals.{point}", k) for point in parts.points)]
+            rows = pl.concat(rows)
+            # Chunks as polars cut them are no row groups.
+            yield in_order(rows).to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
+
+    metadata = {name: str(value) for name, value in thresholds.items()}
+    files.write_parquet_parts(workdir / FILE, of_all_points(), SIGNALS_SCHEMA, metadata)
 
 
-def write(
-    workdir: epath.PathLike, rows: pl.DataFrame, metadata: Mapping[str, str] | None = None
-) -> pl.DataFrame:
-    """Writes ``signals.parquet`` whole, each column with its meaning and unit.
+def notes(workdir: epath.Path) -> list[str]:
+    """A sentence where a run has more representations than are compared."""
+    path = workdir / PROJECTIONS / REPRESENTATIONS
+    n = files.count_rows(path) if path.exists() else 0
+    if n <= REPRESENTED:
+        return []
+    return [
+        f"Near-duplicates were told by words alone: comparing {n} representations, each with "
+        f"each, takes too long from {REPRESENTED} on."
+    ]
 
-    Args:
-      workdir: the run's folder.
-      rows: the columns of ``SIGNALS_SCHEMA``, in any order.
-      metadata: further pairs for the file's metadata.
 
-    Returns:
-      The rows.
+def empty() -> pl.DataFrame:
+    """A table of signals without rows."""
+    return pl.from_arrow(SIGNALS_SCHEMA.empty_table())
 
-    Raises:
-      RunFailure: the disk is full.
-    """
-    files.write_parquet(epath.Path(workdir) / FILE, rows, metadata, schema=SIGNALS_SCHEMA)
-    return rows
+
+def in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Signals as they stand in the file: by example, and a run's points in order."""
+    order = {point: i for i, point in enumerate(sorted(rows["point"].unique(), key=point_order))}
+    place = pl.col("point").replace_strict(order, return_dtype=pl.Int32)
+    return rows.sort("example_id", place).select(SIGNALS_SCHEMA.names)
+
+
+def ranked(rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """Signals with their ranks, in the order of the columns of the file."""
+    rows = rows.join(found, on=("example_id", "point"), how="left")
+    return rows.select(SIGNALS_SCHEMA.names)
+
+
+def _trained(rows: pl.DataFrame, run: Common) -> pl.DataFrame:
+    """Rows of trained examples: only these are ranked."""
+    return rows.join(run.trained, on="example_id", how="semi", maintain_order="left")
+
+
+def _ends(parts: Parts) -> tuple[pl.DataFrame, bool]:
+    """The last update of each stage, and whether anything was trained."""
+    stages = [pl.DataFrame(schema={"stage": pl.Int32, "step": pl.Int64})]
+    for rows in stat_groups(parts.workdir, ["kind", "stage", "step"]):
+        rows = rows.filter(pl.col("kind") == "train")
+        stages.append(rows.group_by("stage").agg(pl.col("step").max()))
+    trained = pl.concat(stages).group_by("stage").agg(pl.col("step").max())
+    asked = pl.concat(
+        retention.stages_asked(parts.inference(k)).unique() for k in range(len(parts))
+    )
+    return retention.first_known(trained, asked), not trained.is_empty()
 
 
 def read_signals(workdir: epath.PathLike) -> pl.DataFrame:
@@ -111,83 +163,10 @@ def assemble(
     Returns:
       The columns of ``SIGNALS_SCHEMA``: one row an example and point at which it was asked.
     """
-    asked = inference.group_by("example_id", "point").agg(pl.col("step").max())
-    asked = asked.join(examples.select("example_id"), on="example_id").sort("example_id", "point")
-    trained_ids = plan["example_id"].unique()
-    known = retention.moments(inference, stats, examples)
-    kept = retention.retention(asked, known, plan, retention.stage_ends(inference, stats))
-    lengths = response_tokens(examples, trained_turns).join(
-        examples.select("example_id", pl.col("n_prompt_tokens").alias("prompt_tokens")),
-        on="example_id",
-    )
-    near = duplicates(
-        examples,
-        trained_ids,
-        thresholds["duplicate_similarity"],
-        representations,
-        thresholds["representation_similarity"],
-    )
-    of_example = (
-        retention.positions(plan),
-        base_knowledge.base_knowledge(inference, examples, thresholds["exist_accuracy"]),
-        base_knowledge.base_text(inference, examples),
-        answers.base_in_kind(inference, examples),
-        near,
-        patterns(examples, trained_ids),
-        lengths,
-    )
-    of_point = (
-        _of_training(stats, asked),
-        kept,
-        base_knowledge.divergence(inference),
-        answers.given_now(inference),
-        answers.rival_predicted(inference, examples, near),
-    )
-    rows = asked.drop("step")
-    for table in of_point:
-        rows = rows.join(table, on=("example_id", "point"), how="left", maintain_order="left")
-    for table in of_example:
-        rows = rows.join(table, on="example_id", how="left", maintain_order="left")
-    rows = rows.join(_replayed(replays), on=("example_id", "point"), how="left").with_columns(
-        pl.col("replay_measured").fill_null(False)
-    )
-    of_trained = rows.filter(pl.col("example_id").is_in(trained_ids.to_list()))
-    rows = rows.join(ranks(of_trained, RANKED), on=("example_id", "point"), how="left")
-    in_order = {point: i for i, point in enumerate(sorted(rows["point"].unique(), key=point_order))}
-    return rows.sort("example_id", pl.col("point").replace_strict(in_order, return_dtype=pl.Int32)
-                     ).select(SIGNALS_SCHEMA.names)  # fmt: skip
-
-
-def _of_training(stats: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
-    """Measures of the visits up to each example's moment of each point."""
-    found = []
-    was_trained = (stats["kind"] == "train").any()
-    for (point,), moments in asked.group_by("point", maintain_order=True):
-        until = moments.select("example_id", pl.col("step").alias("until"))
-        rows = stats.join(until, on="example_id").filter(pl.col("step") <= pl.col("until"))
-        table = until.select("example_id", pl.lit(point).alias("point"))
-        for measure in (dynamics.learning, dynamics.uncertainty, dynamics.gradients):
-            table = table.join(measure(rows), on="example_id", how="left")
-        found.append(table)
-    table = pl.concat(found) if found else _nothing(stats, asked)
-    visits = pl.col("presentations")
-    return table.with_columns(visits.fill_null(0) if was_trained else visits)
-
-
-def _nothing(stats: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
-    table = asked.clear().select("example_id", "point")
-    for measure in (dynamics.learning, dynamics.uncertainty, dynamics.gradients):
-        table = table.join(measure(stats.clear()), on="example_id", how="left")
-    return table
-
-
-def _replayed(rows: pl.DataFrame | None) -> pl.DataFrame:
-    """What replay found of the examples that it took."""
-    if rows is None:
-        rows = pl.from_arrow(REPLAY_SCHEMA.empty_table())
-    return replay.came_back(rows).select(
-        "example_id",
-        pl.col("replay_k").cast(pl.Int32),
-        pl.lit("final").alias("point"),
-        pl.lit(True).alias("replay_measured"),
-    )
+    was_trained = bool((stats["kind"] == "train").any())
+    ends = retention.stage_ends(inference, stats)
+    run = common(examples, plan, thresholds, representations, replays, ends, was_trained)
+    run = run.with_rivals(examples, [greedy_of(inference, run.rivals)])
+    exist = thresholds["exist_accuracy"]
+    rows = of_part(run, stats, inference, examples, exist, trained_turns)
+    return in_order(ranked(rows, ranks(_trained(rows, run), RANKED)))

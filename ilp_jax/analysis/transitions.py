@@ -31,10 +31,7 @@ def transitions(
       and where all rows have options ``by_guessing`` (see there).
     """
     out = []
-    pairs = list(zip(moments, moments[1:], strict=False))
-    if len(moments) > 2:
-        pairs.append((moments[0], moments[-1]))
-    for before, after in pairs:
+    for before, after in pairs_of(moments):
         first = verdicts.filter(pl.col("point") == before)
         second = verdicts.filter(pl.col("point") == after)
         both = first.join(
@@ -49,6 +46,12 @@ def transitions(
                     cell = {"detector": detector, "stage": stage, "source": source}
                     out.append(cell | {"before": before, "after": after} | _counts(part))
     return out
+
+
+def pairs_of(moments: Sequence[str]) -> list[tuple[str, str]]:
+    """Moments that follow each other; of three or more also the first and the last."""
+    pairs = list(zip(moments, moments[1:], strict=False))
+    return [*pairs, (moments[0], moments[-1])] if len(moments) > 2 else pairs
 
 
 def by_guessing(rows: pl.DataFrame) -> dict[str, float]:

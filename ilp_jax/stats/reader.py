@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 import pyarrow as pa
 from etils import epath
+from polars.io.plugins import register_io_source
 
 from ilp_jax import files
 from ilp_jax.errors import UserError
@@ -15,14 +17,17 @@ from ilp_jax.stats import schema, shards
 
 STATS = "stats"
 INFERENCE = "inference"
+DIAGNOSIS = "diagnosis.parquet"
 
 _ATTEMPTS = 30
+_EMPTY = schema.empty(schema.STATS_SCHEMA)
 
 
 def read_stats(
     run_folder: epath.PathLike,
     columns: Sequence[str] | None = None,
     kind: str | None = None,
+    between: tuple[int, int] | None = None,
 ) -> pl.DataFrame:
     """Statistics of a run, of every host and phase, each row once.
 
@@ -32,6 +37,8 @@ def read_stats(
       run_folder: the run's folder.
       columns: only these; the key's columns are always among them.
       kind: only ``train`` or only ``probe`` rows.
+      between: only examples with an id from the first to the second of these; of a finished
+        run only the parts of its files are read that have them.
 
     Returns:
       One row an example and visit (`ilp_jax.stats.schema`), sorted by key.
@@ -47,7 +54,7 @@ def read_stats(
         time.sleep(0.01 * attempt)  # No wait at first; then time for a compaction to end.
         before, failure = files.list_files(folder), None
         try:
-            parts = [files.read_parquet(path, wanted) for path in shards.counting(folder)]
+            parts = [_rows(path, wanted, kind, between) for path in shards.counting(folder)]
         except UserError as error:
             failure = error
         # A shard or a compaction that came in between may have hidden rows.
@@ -58,9 +65,42 @@ def read_stats(
     if not parts:
         parts = [pl.from_arrow(schema.empty(schema.STATS_SCHEMA))]
     rows = pl.concat(parts) if wanted is None else pl.concat([p.select(wanted) for p in parts])
-    if kind is not None:
-        rows = rows.filter(pl.col("kind") == kind)
     return rows.sort(schema.KEY)
+
+
+def stat_groups(run_folder: epath.PathLike, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Statistics of a finished run, some columns, a row group at a time, in no order.
+
+    Args:
+      run_folder: the run's folder.
+      columns: the columns.
+
+    Yields:
+      Rows.
+
+    Raises:
+      UserError: the folder is not a run's, or a file is damaged.
+    """
+    for path in shards.counting(check_run(run_folder) / STATS):
+        for rows in files.read_groups(path, columns):
+            yield pl.from_arrow(rows)
+
+
+def _rows(
+    path: epath.Path,
+    columns: list[str] | None,
+    kind: str | None,
+    between: tuple[int, int] | None,
+) -> pl.DataFrame:
+    if between is None:
+        rows = files.read_parquet(path, columns)
+        return rows if kind is None else rows.filter(pl.col("kind") == kind)
+    parts = [pl.from_arrow(schema.empty(schema.STATS_SCHEMA))]
+    parts = [p.select(columns or p.columns) for p in parts]
+    for rows in files.read_groups(path, columns, ("example_id", *between)):
+        rows = pl.from_arrow(rows)
+        parts.append(rows if kind is None else rows.filter(pl.col("kind") == kind))
+    return pl.concat([p.select(parts[0].columns) for p in parts])
 
 
 def scan_stats(run_folder: epath.PathLike) -> pl.LazyFrame:
@@ -78,7 +118,33 @@ def scan_stats(run_folder: epath.PathLike) -> pl.LazyFrame:
     found = shards.counting(check_run(run_folder) / STATS)
     if not found:
         return pl.from_arrow(schema.empty(schema.STATS_SCHEMA)).lazy()
-    return pl.scan_parquet([str(path) for path in found])
+    if all(files.is_local(path) for path in found):
+        return pl.scan_parquet([str(path) for path in found])
+    # Polars would open buckets by itself, with credentials of its own; `files` reads them all.
+    source = functools.partial(_batches, found)
+    return register_io_source(source, schema=pl.from_arrow(_EMPTY).schema)
+
+
+def _batches(
+    paths: Sequence[epath.Path],
+    columns: list[str] | None,
+    predicate: pl.Expr | None,
+    n_rows: int | None,
+    batch_size: int | None,
+) -> Iterator[pl.DataFrame]:
+    """Rows of some files, row group by row group, as polars asks for them."""
+    del batch_size  # Only a hint.
+    for path in paths:
+        for table in files.read_groups(path):
+            rows = pl.from_arrow(table)
+            rows = rows if predicate is None else rows.filter(predicate)
+            rows = rows if columns is None else rows.select(columns)
+            if n_rows is not None:
+                rows = rows.head(n_rows)
+                n_rows -= len(rows)
+            yield rows
+            if n_rows == 0:
+                return
 
 
 def check_unique(rows: pl.DataFrame, key: Sequence[str] = schema.KEY) -> None:
@@ -96,13 +162,18 @@ def check_unique(rows: pl.DataFrame, key: Sequence[str] = schema.KEY) -> None:
         raise ValueError(f"{len(twice)} keys occur more than once, first {twice.head(3).rows()}")
 
 
-def read_inference(run_folder: epath.PathLike, points: Sequence[str] | None = None) -> pl.DataFrame:
+def read_inference(
+    run_folder: epath.PathLike,
+    points: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
     """Answers of the model at some points of a run.
 
     Args:
       run_folder: the run's folder.
       points: the points wanted (``base``, ``epoch_2``, ``stage_1``, ``converged``,
         ``final``); all that exist by default.
+      columns: only these, and ``point``.
 
     Returns:
       One row a question and repetition, the column ``point`` in front.
@@ -114,9 +185,12 @@ def read_inference(run_folder: epath.PathLike, points: Sequence[str] | None = No
     if points is None:
         points = [path.name.removesuffix(shards.SUFFIX) for path in inference_files(folder)]
     parts = [pl.from_arrow(schema.empty(schema.INFERENCE_SCHEMA))]
+    parts = [p.select(columns or p.columns) for p in parts]
     parts = [p.with_columns(point=pl.lit(None, pl.String)) for p in parts]
     for point in points:
-        rows = files.read_parquet(folder / f"{point}{shards.SUFFIX}")
+        wanted = None if columns is None else list(columns)
+        rows = files.read_parquet(folder / f"{point}{shards.SUFFIX}", wanted)
+        rows = rows.select(columns or rows.columns)
         parts.append(rows.with_columns(point=pl.lit(point)))
     rows = pl.concat(parts)
     return rows.select("point", pl.exclude("point"))
@@ -139,7 +213,7 @@ def read_plan(run_folder: epath.PathLike) -> pl.DataFrame:
 
 def read_diagnosis(run_folder: epath.PathLike) -> pl.DataFrame:
     """Causes of the unlearned examples (``diagnosis.parquet``)."""
-    return files.read_parquet(check_run(run_folder) / "diagnosis.parquet")
+    return files.read_parquet(check_run(run_folder) / DIAGNOSIS)
 
 
 def write_diagnosis(
@@ -154,7 +228,7 @@ def write_diagnosis(
       rows: the columns of `ilp_jax.stats.schema.DIAGNOSIS_SCHEMA`, in any order.
       metadata: further pairs for the file's metadata.
     """
-    path = files.as_path(run_folder) / "diagnosis.parquet"
+    path = files.as_path(run_folder) / DIAGNOSIS
     files.write_parquet(path, rows, metadata, schema=schema.DIAGNOSIS_SCHEMA)
 
 

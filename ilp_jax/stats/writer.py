@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
 
 from ilp_jax import files
-from ilp_jax.errors import RunFailure
-from ilp_jax.stats import shards
-from ilp_jax.stats.schema import KEY, STATS_SCHEMA
+from ilp_jax.stats import merge, shards
+from ilp_jax.stats.schema import STATS_SCHEMA
 
 Batch = list[dict[str, np.ndarray]]
 
@@ -197,8 +195,13 @@ def discard_after(
             _cut(shard, path, step)
 
 
-def compact(folder: epath.PathLike, prefix: str = "train", host: int = 0) -> epath.Path | None:
-    """Merges a phase's shards of one host into one file sorted by key.
+def compact(
+    folder: epath.PathLike,
+    prefix: str = "train",
+    host: int = 0,
+    rows_at_once: int = merge.ROWS_AT_ONCE,
+) -> epath.Path | None:
+    """Merges a phase's shards of one host into one file sorted by key, in bounded memory.
 
     Called while no writer of that phase and host is open. Killed at any moment, every
     row still counts once (see `ilp_jax.stats.shards`), and the next call finishes.
@@ -207,6 +210,7 @@ def compact(folder: epath.PathLike, prefix: str = "train", host: int = 0) -> epa
       folder: the run's ``stats`` folder.
       prefix: the phase.
       host: the process whose shards are merged.
+      rows_at_once: rows that may be in memory, about.
 
     Returns:
       The merged file; None where there are no rows.
@@ -220,23 +224,15 @@ def compact(folder: epath.PathLike, prefix: str = "train", host: int = 0) -> epa
         return None
     if len(found) == 1 and found[0][0].merged:
         return found[0][1]
-    tables = [files.read_arrow(path) for _, path in found]
-    rows = pa.concat_tables([t.cast(STATS_SCHEMA) for t in tables])
-    rows = pl.from_arrow(rows).sort(KEY)
-    if rows.select(KEY).is_duplicated().any():
-        raise RunFailure(
-            folder,
-            f"rows of {prefix} have the same key twice",
-            "delete the folder and run the command again",
-        )
     shard = shards.Shard(
         prefix, min(s.first for s, _ in found), max(s.last for s, _ in found), host, merged=True
     )
-    shard = shards.free_name(folder, shard)
-    metadata = _own_metadata(tables[0])
+    folder = files.as_path(folder)
+    target = folder / shards.free_name(folder, shard).name
+    metadata = _own_metadata(files.read_metadata(found[0][1]))
     metadata[shards.REPLACES] = json.dumps([path.name for _, path in found])
-    target = files.as_path(folder) / shard.name
-    _put(target, rows.to_arrow(compat_level=pl.CompatLevel.oldest()), metadata)
+    rows = merge.sorted_by_key([path for _, path in found], folder, rows_at_once)
+    _put_parts(target, rows, metadata)
     shards.remove_replaced(folder, prefix, host)
     return target
 
@@ -245,25 +241,31 @@ def _put(path: epath.Path, table: pa.Table, metadata: Mapping[str, str]) -> None
     files.write_parquet(path, table, metadata, schema=STATS_SCHEMA, dictionary=_DICTIONARY)
 
 
+def _put_parts(path: epath.Path, rows: Iterable[pa.Table], metadata: Mapping[str, str]) -> int:
+    return files.write_parquet_parts(path, rows, STATS_SCHEMA, metadata, _DICTIONARY)
+
+
 def _cut(shard: shards.Shard, path: epath.Path, step: int) -> None:
     """Rewrites a shard that straddles the step without its later rows."""
-    table = files.read_arrow(path)
-    kept = table.filter(pc.less_equal(table["step"], step))
-    if not kept.num_rows:
+    last = -1
+    for rows in files.read_groups(path, ["step"]):
+        steps = rows["step"].to_numpy()
+        last = max(last, int(steps[steps <= step].max(initial=-1)))
+    if last < 0:
         files.remove(path)
         return
-    metadata = _own_metadata(table)
+    metadata = _own_metadata(files.read_metadata(path))
     # What it replaced is deleted by now; later shards may use those names again.
     metadata.pop(shards.REPLACES, None)
-    _put(path, kept, metadata)
+    kept = (rows.filter(pc.less_equal(rows["step"], step)) for rows in files.read_groups(path))
+    _put_parts(path, kept, metadata)
     if files.is_local(path):  # In a bucket a rename is a copy and a deletion: not atomic.
-        ends = shard._replace(last=pc.max(kept["step"]).as_py())
+        ends = shard._replace(last=last)
         if ends != shard:
             os.replace(path, path.parent / shards.free_name(path.parent, ends).name)
 
 
-def _own_metadata(table: pa.Table) -> dict[str, str]:
-    stored = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+def _own_metadata(stored: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in stored.items() if k != files.VERSION_KEY}
 
 

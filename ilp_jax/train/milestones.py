@@ -162,11 +162,9 @@ def stage_converged(
 def _probe_losses(ws: Workspace, start: int) -> dict[tuple[int, int], float]:
     """Mean probe loss of each stage's rows so far, from the statistics on disk."""
     probes = (
-        read_stats(ws.workdir)
-        .lazy()
-        .filter(pl.col("kind") == "probe", pl.col("step") <= start)
+        read_stats(ws.workdir, ("loss_sum", "n_tokens"), "probe")
+        .filter(pl.col("step") <= start)
         .select("example_id", "stage", "epoch", "step", "loss_sum", "n_tokens")
-        .collect()
     )
     losses: dict[tuple[int, int], float] = {}
     for (stage_index, epoch), rows in probes.group_by("stage", "epoch"):

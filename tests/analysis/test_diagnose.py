@@ -5,6 +5,7 @@ import json
 import polars as pl
 import pyarrow as pa
 import pytest
+from polars.testing import assert_frame_equal
 
 from ilp_jax import files
 from ilp_jax.analysis import diagnose as phase
@@ -122,7 +123,7 @@ def run(workdir, signals, monkeypatch):
         seen["forgetting"] = arguments
         return {"from": "forgetting"}
 
-    monkeypatch.setattr(phase.signals, "compute", lambda folder, config: signals)
+    monkeypatch.setattr(phase.signals, "compute", given(signals))
     monkeypatch.setattr(phase.forgetting, "summarise", summarise)
 
     def diagnose(**fields):
@@ -132,6 +133,18 @@ def run(workdir, signals, monkeypatch):
 
     diagnose.seen = seen
     return diagnose
+
+
+def given(signals):
+    """In place of the phase's signals: these."""
+
+    def compute(parts, config):
+        for point in parts.points:
+            for k in range(len(parts)):
+                rows = parts.of(signals, k).filter(pl.col("point") == point)
+                parts.put(f"signals.{point}", k, rows)
+
+    return compute
 
 
 def told(workdir, method="rules", point="final", detector="exact_match"):
@@ -211,10 +224,12 @@ def test_thresholds_and_methods_are_the_configs(run, workdir):
 
 def test_forgetting_gets_what_it_summarises(run, workdir):
     run()
-    found, inference, examples, plan, stats = run.seen["forgetting"]
-    assert inference.equals(read_inference(workdir)) and len(examples) == N and len(plan) == 11
-    assert {"example_id", "point", "detector", "unlearned"} <= set(found.columns)
-    assert stats.is_empty() and "loss_sum" in stats.columns
+    found, examples, plan, known, visits = run.seen["forgetting"]
+    assert len(examples) == N and len(plan) == 11 and visits.is_empty()
+    assert set(found) == {"exact_match", "exact_law", "choice"}
+    assert found["exact_match"]().filter(point="final").height == 11
+    asked = read_inference(workdir).select("example_id", "point").unique()
+    assert len(known) == asked.filter(pl.col("example_id") != HELD_OUT).height
 
 
 def test_the_planted_truth_is_never_opened(run, workdir, monkeypatch):
@@ -238,6 +253,26 @@ def test_the_planted_truth_is_never_opened(run, workdir, monkeypatch):
 
 def test_a_row_without_signals_is_unattributed(run, workdir, signals, monkeypatch):
     fewer = signals.filter(pl.col("example_id") != 2)
-    monkeypatch.setattr(phase.signals, "compute", lambda *_: fewer)
+    monkeypatch.setattr(phase.signals, "compute", given(fewer))
     run()
     assert told(workdir)[2]["cause"] == "unattributed"
+
+
+@pytest.mark.parametrize("at_once", [(1 << 20, 4)])
+def test_parts_change_nothing(run, workdir, monkeypatch, at_once):
+    """In one part or many: the same figures and, in another order, the same rows."""
+    monkeypatch.undo()
+    config = to_dict(default_config())
+    config["diagnose"]["methods"] = ("rules", "paper", "paper_second", "model", "majority")
+    key = ["example_id", "point", "detector", "method"]
+    names = ("diagnosis.parquet", "signals.parquet")
+
+    def tables():
+        return [files.read_parquet(workdir / n).sort(key[: len(names) * k]) for k, n in
+                ((2, names[0]), (1, names[1]))]  # fmt: skip
+
+    whole = phase.diagnose(workdir, config, {})
+    before = tables()
+    assert phase.diagnose(workdir, config, {}, *at_once) == whole
+    for table, wanted in zip(tables(), before, strict=True):
+        assert_frame_equal(table, wanted, rel_tol=1e-12)

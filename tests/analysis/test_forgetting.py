@@ -1,5 +1,6 @@
 """Matrices, transfer, transitions, segments and events against loops over rows."""
 
+import functools
 import json
 import math
 from collections import Counter
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ilp_jax.analysis import dynamics
 from ilp_jax.analysis.forgetting import summarise
 from ilp_jax.analysis.shares import interval
 from ilp_jax.analysis.transitions import by_guessing
 from ilp_jax.analysis.unlearned import unlearned
+from ilp_jax.analysis.visits import probabilities
 from ilp_jax.stats.reader import read_examples, read_inference, read_plan, read_stats
 from ilp_jax.stats.schema import INFERENCE_SCHEMA, STATS_SCHEMA
 
@@ -58,7 +61,16 @@ def summary_of(rows, detector="choice", points=POINTS, stats=None, inference=Non
     )  # fmt: skip
     stats = empty(STATS_SCHEMA) if stats is None else stats
     inference = empty(INFERENCE_SCHEMA, point=pl.String) if inference is None else inference
-    out = summarise(found, inference, examples, plan, stats)
+    return whole(found, inference, examples, plan, stats)
+
+
+def whole(found, inference, examples, plan, stats):
+    of_detector = {
+        name: functools.partial(found.filter, pl.col("detector") == name)
+        for name in found["detector"].unique()
+    }
+    known = probabilities(inference, stats, examples, plan)
+    out = summarise(of_detector, examples, plan, known, dynamics.events(stats))
     json.dumps(out, allow_nan=False)
     return out
 
@@ -229,7 +241,7 @@ def test_a_real_run(finished_run):
     trained = plan["example_id"].unique().to_list()
     answers = inference.filter(pl.col("example_id").is_in(trained))
     found = unlearned(answers, examples, detect)
-    out = summarise(found, inference, examples, plan, stats)
+    out = whole(found, inference, examples, plan, stats)
     matrices = {(m["detector"], m["source"]): m for m in out["matrices"]}
     assert matrices["exact_match", None]["points"] == ["base", "stage_1", "stage_2"]
     assert [sum(row) for row in zip(*matrices["probability", None]["n"], strict=True)] == [19] * 3

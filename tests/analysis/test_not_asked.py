@@ -50,7 +50,7 @@ def test_counts(more, detect, wanted):
     detect = {"base_prompt_variants": (0, 1, 2), "choice_runs": 0, **detect}
     inference = answers(as_trained | more)
     assert not_asked(inference, detect) == wanted
-    lines = notes(inference, detect)
+    lines = notes([not_asked(inference, detect)])
     assert len(lines) == len(wanted)
     for line, (variant, n) in zip(lines, wanted.items(), strict=True):
         assert line.startswith(f"Not asked in prompt variant {variant}: {n} rows with options")

@@ -222,7 +222,7 @@ class _Killed(BaseException):
     pass
 
 
-def _killed_compact(folder, n_removals):
+def _killed_compact(folder, n_removals, at_once=1000):
     """Compaction that dies before the deletion number n_removals."""
     real, left = files.remove, [n_removals]
 
@@ -234,7 +234,7 @@ def _killed_compact(folder, n_removals):
 
     files.remove = remove
     try:
-        compact(folder)
+        compact(folder, rows_at_once=at_once)
     except _Killed:
         pass
     finally:
@@ -242,8 +242,12 @@ def _killed_compact(folder, n_removals):
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(operations=OPERATIONS, rows_per_shard=st.sampled_from([3, 1000]))
-def test_any_history_equals_a_list(rows, operations, rows_per_shard):
+@given(
+    operations=OPERATIONS,
+    rows_per_shard=st.sampled_from([3, 1000]),
+    at_once=st.sampled_from([4, 1000]),
+)
+def test_any_history_equals_a_list(rows, operations, rows_per_shard, at_once):
     """Append, flush, crash, restore, compact in any order: what a plain list would hold."""
     with tempfile.TemporaryDirectory() as run:
         folder = os.path.join(run, "stats")
@@ -287,15 +291,18 @@ def test_any_history_equals_a_list(rows, operations, rows_per_shard):
                 for w in open_writers:
                     w.close()
                 durable, pending, saved = durable + pending, [], step
-                compact(folder) if operation == "compact" else _killed_compact(folder, *arguments)
+                if operation == "compact":
+                    compact(folder, rows_at_once=at_once)
+                else:
+                    _killed_compact(folder, *arguments, at_once)
                 open_writers = writers()
             if not pending:
                 table = reader.read_stats(run)
                 assert table.select(KEY).rows() == sorted(durable)
         for w in open_writers:
             w.close()
-        compact(folder, host=0)
-        compact(folder, host=1)
+        compact(folder, host=0, rows_at_once=at_once)
+        compact(folder, host=1, rows_at_once=at_once)
         table = reader.read_stats(run)
         reader.check_unique(table)
         assert table.select(KEY).rows() == sorted(durable + pending)

@@ -13,13 +13,16 @@ from scipy.sparse.csgraph import connected_components
 from ilp_jax.analysis.causes.scale import known, number, ramp, verdicts
 
 NEEDS = ("near_duplicates", "twin_disagreement")
+GROUPED_BY = (*NEEDS, "near_ids")
 NAMED = 8
 """Ids written out in the text; ``related_ids`` has all."""
 LARGEST_GROUP = 256
 """A larger group is not repeated on each of its rows, which name their own rivals alone."""
 
 
-def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
+def judge(
+    signals: pl.DataFrame, thresholds: Mapping[str, Any], groups: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Scores how far trained rows of the same question contradict a row.
 
     score = ramp(s; t, 1), where s = d n / (n + 1) is the share of contradicting rows among the
@@ -36,17 +39,15 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
       signals: ``near_duplicates``, ``twin_disagreement``, ``near_ids`` (those that disagree
         first), ``rival_predicted``.
       thresholds: ``conflict_share``, ``conflict_majority``.
+      groups: `groups_of` all rows at the point, where ``signals`` are a part of them.
 
     Returns:
       See the package; ``related_ids`` is null where no row contradicts.
     """
-    rows = known(signals)
     n = pl.col("near_duplicates")
-    n_against = (pl.col("twin_disagreement") * n).round().cast(pl.Int64)
-    rows = rows.with_columns(
-        pl.when(n == 0).then(0).otherwise(n_against).alias("_n_against"),
-    ).with_columns(pl.col("near_ids").list.head(pl.col("_n_against")).alias("_against"))
-    rows = rows.join(_groups(rows), on="example_id", how="left", maintain_order="left")
+    rows = _against(known(signals))
+    groups = _groups(rows) if groups is None else groups
+    rows = rows.join(groups, on="example_id", how="left", maintain_order="left")
     share = pl.col("_n_against") / (n + 1)
     ids = pl.col("_group").list
     shown = ids.head(NAMED).cast(pl.List(pl.String)).list.join(", ")
@@ -85,6 +86,26 @@ def judge(signals: pl.DataFrame, thresholds: Mapping[str, Any]) -> pl.DataFrame:
         NEEDS,
         pl.col("_group"),
     )
+
+
+def groups_of(signals: pl.DataFrame) -> pl.DataFrame:
+    """The groups of rows that contradict each other.
+
+    Args:
+      signals: ``example_id`` and `GROUPED_BY`, of all rows at a point.
+
+    Returns:
+      ``example_id`` and ``_group``, the ids that `judge` names.
+    """
+    return _groups(_against(known(signals)))
+
+
+def _against(rows: pl.DataFrame) -> pl.DataFrame:
+    n = pl.col("near_duplicates")
+    n_against = (pl.col("twin_disagreement") * n).round().cast(pl.Int64)
+    return rows.with_columns(
+        pl.when(n == 0).then(0).otherwise(n_against).alias("_n_against"),
+    ).with_columns(pl.col("near_ids").list.head(pl.col("_n_against")).alias("_against"))
 
 
 def _groups(rows: pl.DataFrame) -> pl.DataFrame:

@@ -49,6 +49,16 @@ SET_BY_DATA = (
 """What the training set decides. Counts of visits of some kind are among them: they are at
 most the visits, and of a row that was never learned some are equal to them."""
 
+MADE_OF = tuple(
+    name
+    for name in SIGNALS_SCHEMA.names
+    if name in (*KEY, *OF_THE_MODEL, *SET_BY_DATA)
+    or name in ("presentations", "correctness", "forgetting_events", "presentations_to_learn")
+    or name in ("loss_last", "near_duplicates", "twin_disagreement", "near_ids")
+    or name in ("response_tokens", "prompt_tokens")
+)
+"""The signals that the inputs are made of."""
+
 INPUTS = {MODEL: (*OF_THE_MODEL, *SET_BY_DATA), BLIND: OF_THE_MODEL}
 """Names of the inputs of each method, in order."""
 

@@ -28,7 +28,8 @@ from ilp_jax.errors import UserError
 from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
 
 MAJORITY = "majority"
-METHODS = (MODEL, BLIND, MAJORITY)
+CLASSIFIED = (MODEL, BLIND)
+METHODS = (*CLASSIFIED, MAJORITY)
 WEIGHED = 3
 """Signals that the evidence names."""
 _TINY = 1e-12
@@ -65,6 +66,7 @@ def combine(
     trained: pl.DataFrame,
     thresholds: Mapping[str, Any],
     method: str,
+    values: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Rows of ``diagnosis.parquet`` for one of `METHODS`.
 
@@ -74,6 +76,8 @@ def combine(
       trained: what ``cascade.trained_by_then`` gave.
       thresholds: the config's group ``diagnose``: ``fitted``, ``model_probability``.
       method: one of `METHODS`.
+      values: rows of ``inputs.inputs``, where ``signals`` are of a part of the trained rows:
+        some inputs are ranks among all of them.
 
     Returns:
       The columns of ``DIAGNOSIS_SCHEMA``, a row for each of ``found``.
@@ -87,7 +91,8 @@ def combine(
     if method == MAJORITY:
         judged = most_frequent(asked, classifier)
     else:
-        judged = judge(asked, signals, classifier, thresholds["model_probability"])
+        values = inputs(signals) if values is None else values
+        judged = judge(asked, values, classifier, thresholds["model_probability"])
     if method == MODEL:
         judged = judged.join(
             signals.select(*KEY, pl.col("near_ids").alias("related_data_conflict")),
@@ -131,13 +136,13 @@ def most_frequent(asked: pl.DataFrame, classifier: Classifier) -> pl.DataFrame:
 
 
 def judge(
-    asked: pl.DataFrame, signals: pl.DataFrame, classifier: Classifier, least: float
+    asked: pl.DataFrame, values: pl.DataFrame, classifier: Classifier, least: float
 ) -> pl.DataFrame:
     """Probabilities, flags and evidence of some rows.
 
     Args:
       asked: ``example_id`` and ``point`` of unlearned rows.
-      signals: ``signals.parquet`` of all trained rows of the same points.
+      values: rows of ``inputs.inputs``.
       classifier: the fitted classifier.
       least: see `figures.decide`.
 
@@ -145,7 +150,7 @@ def judge(
       ``asked`` with ``score_`` and ``flag_`` of each cause, and ``text``, the evidence. A row
       without signals has none of it.
     """
-    values = asked.join(inputs(signals), on=KEY, maintain_order="left")
+    values = asked.join(values, on=KEY, maintain_order="left")
     x_NxD = classifier.scale.apply(values)
     p_NxK = classifier.of_scaled(x_NxD)
     told = decide(p_NxK, classifier.classes, least)
