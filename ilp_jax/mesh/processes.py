@@ -30,6 +30,7 @@ ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PR
 """Environment variables that name the first process and this one, where no cluster does."""
 
 _POLL_MS = 60_000
+_MARGIN_SECONDS = 60
 _OF_CLUSTERS = {
     "TPU_WORKER_HOSTNAMES": lambda text: text.count(",") + 1,
     "SLURM_NTASKS": int,
@@ -84,21 +85,34 @@ def _initialize(settings: ConfigDict, environ: MutableMapping[str, str]) -> None
             return
     elif settings.processes < 2 and max(in_cluster, default=1) < 2:
         return
+    n = settings.processes or how.get("num_processes") or max(in_cluster, default=0)
+
+    def wrong(what: str) -> UserError:
+        mend = "start the same command on every worker of the slice (`--worker=all`)"
+        return UserError(f"the run's {n} processes", what, mend)
+
+    # JAX's own limit aborts the process with a dump of its stack, so it comes after ours.
+    late = wrong(f"did not all come within {settings.join_seconds} s")
+    timer = threading.Timer(settings.join_seconds, _give_up, [late])
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             **how,
-            initialization_timeout=int(settings.join_seconds),
+            initialization_timeout=int(settings.join_seconds) + _MARGIN_SECONDS,
             heartbeat_timeout_seconds=int(settings.heartbeat_seconds),
             shutdown_timeout_seconds=int(settings.heartbeat_seconds),
         )
     except (ValueError, RuntimeError) as error:
-        n = settings.processes or how.get("num_processes") or max(in_cluster, default=0)
-        what = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"the run's {n} processes",
-            f"did not come together within {settings.join_seconds:g} s ({what})",
-            "start the same command on every worker of the slice (`--worker=all`)",
-        ) from error
+        told = " ".join(str(error).split())[:160]
+        raise wrong(f"cannot find each other from here ({told})") from error
+    finally:
+        timer.cancel()
+
+
+def _give_up(error: UserError) -> None:
+    print(f"ilp: error: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
 
 
 def count() -> int:

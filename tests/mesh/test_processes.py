@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -196,6 +197,23 @@ def test_a_run_meant_for_more_processes_is_refused(tiny_arguments, tmp_path, cap
         processes.join(settings, {})
     assert cli.main([*words[:-1], "--config.mesh.fsdp=3"]) == 2
     assert "asks for 3 devices, and there are 1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_one_of_two_says_that_it_is_alone(tiny_arguments, ilp, tmp_path, number):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{one.getsockname()[1]}"
+    where = dict(zip((processes.ADDRESS, processes.COUNT), (address, "2"), strict=True))
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", **where, processes.NUMBER: number}
+    words = tiny_arguments(tmp_path / "run", "--config.mesh.join_seconds=1")
+    done = ilp("run", *words, env=env)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(
+        "ilp: error: the run's 2 processes: did not all come within 1 s -- start the same command"
+    )
     assert not (tmp_path / "run").exists()
 
 
