@@ -76,7 +76,7 @@ spec:
               - --
               - run
               - --config
-              - configs/own.py:model=/tmp/ilp/weights,data=/tmp/ilp/data/rows.jsonl
+              - configs/scale.py:folder=/tmp/ilp/weights,data=/tmp/ilp/data/rows.jsonl
               - --config.train.batch_size=128
               - --config.mesh.fsdp=64
               - --workdir

@@ -11,7 +11,7 @@ xpk workload create \
   --tpu-type=v5litepod-256 \
   --num-slices=1 \
   --docker-image=us-west4-docker.pkg.dev/my-project/ilp/ilp_jax:1 \
-  --command='exec python -m ilp_jax.launch.on_host --fetch gs://my-project-ilp/weights/meta-llama--Llama-3.1-8B@main /tmp/ilp/weights --fetch gs://my-project-ilp/data/own-8b/rows.jsonl /tmp/ilp/data/rows.jsonl -- run --config configs/own.py:model=/tmp/ilp/weights,data=/tmp/ilp/data/rows.jsonl --config.train.batch_size=256 --config.mesh.fsdp=256 --workdir gs://my-project-ilp/runs/own-8b --config.mesh.processes=64' \
+  --command='exec python -m ilp_jax.launch.on_host --fetch gs://my-project-ilp/weights/meta-llama--Llama-3.1-8B@main /tmp/ilp/weights --fetch gs://my-project-ilp/data/own-8b/rows.jsonl /tmp/ilp/data/rows.jsonl -- run --config configs/scale.py:folder=/tmp/ilp/weights,data=/tmp/ilp/data/rows.jsonl --config.train.batch_size=256 --config.mesh.fsdp=256 --workdir gs://my-project-ilp/runs/own-8b --config.mesh.processes=64' \
   --env=HF_HUB_OFFLINE=1 \
   --env=JAX_PLATFORMS=tpu,cpu \
   --env=PYTHONUNBUFFERED=1 \
