@@ -34,7 +34,7 @@ def model(family: str) -> ModelConfig:
     return ModelConfig(
         vocab_size=32,
         d_model=64,
-        n_layers=3,
+        n_layers=2,
         n_heads=4,
         n_kv_heads=2,
         head_dim=16,

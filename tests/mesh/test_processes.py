@@ -18,6 +18,7 @@ from ilp_jax.errors import UserError
 from ilp_jax.mesh import processes
 from ilp_jax.stats.reader import read_stats
 from ilp_jax.stats.schema import KEY
+from ilp_jax.train import loop
 
 LOCAL = [sys.executable, "-m", "ilp_jax.mesh.local", "--processes", "2", "--devices", "2", "--"]
 VERDICT = ["example_id", "point", "detector", "method"]
@@ -127,6 +128,25 @@ def terminated(words, cache, workdir):
     return process.returncode
 
 
+def test_sigterm_saves_and_ends_in_training(tiny_arguments, tmp_path, monkeypatch, capsys):
+    real, calls = loop.record, []
+
+    def record(*args):
+        calls.append(real(*args))
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "record", record)
+    points = "--config.detect.points=final"
+    assert cli.main(["run", *tiny_arguments(tmp_path / "run", points)]) == 143
+    assert "ilp: stopped by SIGTERM: update 4 of 36 is saved" in capsys.readouterr().err
+    assert (tmp_path / "run" / "checkpoints" / "state" / "000000004").is_dir()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    kept = by_key(tmp_path / "run").filter(pl.col("kind") == "train")
+    assert kept["step"].unique().sort().to_list() == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_ends(tiny_arguments, ilp, finished_run, same_run, tmp_path):
     workdir = tmp_path / "run"
     run = ilp("run", *tiny_arguments(workdir), start=True, stderr=subprocess.PIPE)

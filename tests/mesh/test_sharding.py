@@ -13,17 +13,8 @@ SCRIPT = Path(__file__).with_name("sharded_steps.py")
 FSDP = {8: {"fsdp": 8}, 4: {"data": 2, "fsdp": 2}}
 BOTH = {8: {"fsdp": 4, "tensor": 2}, 4: {"fsdp": 2, "tensor": 2}}
 
-# Every family, both forms of norms, both kinds of mesh and microbatches; the rest in the slow run.
-QUICK = {
-    8: (
-        ("llama", "gram", FSDP[8], 1),
-        ("qwen3", "direct", BOTH[8], 2),
-    ),
-    4: (
-        ("qwen2", "direct", FSDP[4], 1),
-        ("olmo2", "gram", BOTH[4], 1),
-    ),
-}
+# Both forms of norms and both kinds of mesh; every family with each of them in the slow run.
+QUICK = (("llama", "gram", {"fsdp": 4}, 1), ("qwen3", "direct", BOTH[4], 2))
 FULL = {
     n: tuple(
         itertools.product(
@@ -37,7 +28,9 @@ FULL = {
 def run(n_devices, cases):
     names = ("family", "method", "sizes", "n_microbatches")
     cases = [dict(zip(names, case, strict=True)) for case in cases]
+    # What is compared does not depend on how well it is compiled.
     flags = f"--xla_force_host_platform_device_count={n_devices}"
+    flags += " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     done = subprocess.run(
         [sys.executable, str(SCRIPT), json.dumps(cases)],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
@@ -61,9 +54,8 @@ def check(n_devices, cases):
 
 
 @pytest.mark.multi_device
-@pytest.mark.parametrize("n_devices", [8, 4])
-def test_norms_on_a_mesh_are_those_of_one_device_and_add_no_collective(n_devices):
-    check(n_devices, QUICK[n_devices])
+def test_norms_on_a_mesh_are_those_of_one_device_and_add_no_collective():
+    check(4, QUICK)
 
 
 @pytest.mark.slow
