@@ -298,6 +298,11 @@ def _manager(folder: epath.Path, keep: int) -> ocp.CheckpointManager:
         step_format_fixed_length=9,
         cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
+        # Several processes meet at barriers named after the step alone: without a front of their
+        # own, the state's and the best parameters' of one step are taken for the same.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=folder.name
+        ),
         async_options=ocp.AsyncOptions(
             post_finalization_callback=functools.partial(_add_checksums, Path(folder))
             if checked

@@ -83,12 +83,16 @@ class Milestones:
         for columns in batches:
             self._writer.append(place.step, columns)
         ids = ws.data.example_ids
-        self._losses[place.stage.index, place.epoch] = mean_loss(batches, ids[place.stage.rows])
+
+        def mean(rows: np.ndarray) -> float:
+            return mean_loss(batches, ids[rows], shared=True)
+
+        self._losses[place.stage.index, place.epoch] = mean(place.stage.rows)
         if place.ends_stage and place.stage.index < len(ws.data.stages):
             following = ws.data.stages[place.stage.index]
-            self._losses[following.index, 0] = mean_loss(batches, ids[following.rows])
+            self._losses[following.index, 0] = mean(following.rows)
         scalars = {"probe_loss": self._losses[place.stage.index, place.epoch]}
-        held_out = mean_loss(batches, ids[_held_out(ws)])
+        held_out = mean(_held_out(ws))
         if np.isfinite(held_out):
             scalars["held_out_loss"] = held_out
         self._metrics.log(

@@ -18,6 +18,8 @@ from ilp_jax.train.step import in_microbatches
 if TYPE_CHECKING:
     from ilp_jax.workspace import Workspace
 
+_UNITS = 2.0**32
+
 Columns = dict[str, Any]
 """Columns of the statistics table, as ``StatsWriter.append`` takes them."""
 
@@ -159,13 +161,16 @@ def visits_done(ws: Workspace, stage: int, epoch: int) -> np.ndarray:
     return visits
 
 
-def mean_loss(batches: Sequence[Columns], example_ids: np.ndarray) -> float:
+def mean_loss(batches: Sequence[Columns], example_ids: np.ndarray, shared: bool = False) -> float:
     """Mean over given examples of each one's mean loss, in nats a token.
 
+    Summed in units of 2^-32 nats, so that the sum is exact and does not depend on how the rows
+    were batched, or shared out to processes.
+
     Args:
-      batches: probed columns; of several processes each has its own rows, and all give the
-        mean over all of them.
+      batches: probed columns.
       example_ids: int64, the examples that count.
+      shared: each process has rows of its own, and all of them want the mean over all.
 
     Returns:
       The mean; NaN when none of them was probed.
@@ -173,12 +178,9 @@ def mean_loss(batches: Sequence[Columns], example_ids: np.ndarray) -> float:
     ids = np.concatenate([batch["example_id"] for batch in batches])
     sums = np.concatenate([batch["loss_sum"] for batch in batches]).astype(np.float64)
     n_tokens = np.concatenate([batch["n_tokens"] for batch in batches])
-    # By id, so that the rounding does not depend on how they were batched.
-    order = np.argsort(ids, kind="stable")
-    order = order[np.isin(ids[order], example_ids)]
-    losses = sums[order] / n_tokens[order]
-    if processes.count() > 1:
-        parts = processes.exchange([float(np.sum(losses)), int(losses.size)])
-        total, n = map(sum, zip(*parts, strict=True))
-        return total / n if n else float("nan")
-    return float(np.mean(losses)) if losses.size else float("nan")
+    counts = np.isin(ids, example_ids)
+    losses = np.rint(sums[counts] / n_tokens[counts] * _UNITS).astype(np.int64)
+    total, n = int(losses.sum()), int(losses.size)
+    if shared:
+        total, n = map(sum, zip(*processes.exchange([total, n]), strict=True))
+    return total / _UNITS / n if n else float("nan")
