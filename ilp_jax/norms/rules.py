@@ -83,11 +83,18 @@ def direct_squares(
       float32 [B] squares, and per weight the float32 [I, O] gradient summed over examples.
     """
 
-    def add_example(totals_IxO, example):
+    def of_example(example):
         x_TxI, gs_TxO = example
         grads_IxO = tuple(einsum_f32("ti,to->io", x_TxI, g) for g in gs_TxO)
-        square = sum(jnp.vdot(grad, grad) for grad in grads_IxO)
+        return grads_IxO, sum(jnp.vdot(grad, grad) for grad in grads_IxO)
+
+    def add_example(totals_IxO, example):
+        grads_IxO, square = of_example(example)
         return jax.tree.map(jnp.add, totals_IxO, grads_IxO), square
+
+    if len(x_BxTxI) == 1:  # as on a chip with one row: no second tensor to add it to
+        grads_IxO, square = of_example((x_BxTxI[0], tuple(g[0] for g in gs_BxTxO)))
+        return square[None], grads_IxO
 
     d_in = x_BxTxI.shape[-1]
     zeros = tuple(jnp.zeros((d_in, g.shape[-1]), jnp.float32) for g in gs_BxTxO)
