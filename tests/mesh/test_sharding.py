@@ -44,7 +44,7 @@ def run(n_devices, cases):
 def check(n_devices, cases):
     for case, found in run(n_devices, cases):
         assert max(found["errors"].values()) < 1e-5, (case, found)
-        assert found["params"] < 1e-4, (case, found)
+        assert found["moments"] < 1e-5, (case, found)
         assert found["share"] == 1 / n_devices if case["sizes"].get("data", 1) == 1 else 1 / 2
         if case["sizes"].get("tensor", 1) == 1:
             assert set(found["with"]) <= set(found["without"]), (case, found)
