@@ -10,7 +10,7 @@ checkpoint's save and another inside a flush of statistics. Whenever a run has c
 statistics, sorted by key, must be bitwise those of the run without faults, and so must verdicts
 and answers; then another is begun. Prints a line a fault.
 
-Expected: ``0 columns differ``; 25 seconds a fault on 2 cores, most of them starting Python.
+Expected: ``0 columns differ``; about a minute a fault on 2 busy cores, most of it starting Python.
 """
 
 from __future__ import annotations
