@@ -83,7 +83,7 @@ def _initialize(settings: ConfigDict, environ: MutableMapping[str, str]) -> None
         how["coordinator_address"] = given[0]
         if how["num_processes"] == 1:
             return
-    elif settings.processes < 2 and max(in_cluster, default=1) < 2:
+    elif settings.processes == 1 or (not settings.processes and max(in_cluster, default=1) < 2):
         return
     n = settings.processes or how.get("num_processes") or max(in_cluster, default=0)
 

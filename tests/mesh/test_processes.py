@@ -237,6 +237,13 @@ def test_one_of_two_says_that_it_is_alone(tiny_arguments, ilp, tmp_path, number)
     assert not (tmp_path / "run").exists()
 
 
+def test_one_process_of_a_cluster_may_run_alone():
+    settings = default_config().mesh
+    settings.processes = 1
+    processes.join(settings, {"SLURM_NTASKS": "4"})
+    assert processes.count() == 1
+
+
 @pytest.mark.parametrize(
     "environ", [{"JAX_NUM_PROCESSES": "2"}, {"JAX_PROCESS_ID": "0", "JAX_NUM_PROCESSES": "two"}]
 )
