@@ -7,7 +7,6 @@ well. Nothing heavy is imported before a command is known to be well-formed.
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 import traceback
@@ -15,8 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import ilp_jax
+from ilp_jax import storage
 from ilp_jax.arguments import HOW_CONFIG_WORKS, NEEDS_WORKDIR, parser
-from ilp_jax.errors import RunFailure, Stopped, UserError
+from ilp_jax.errors import Stopped, UserError
 from ilp_jax.fields import nearest
 
 # One line each for `ilp --help`; the second text is the command's own help.
@@ -155,14 +155,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     except Exception as error:
-        full = _disk_full(error)
         if isinstance(error, ImportError) and "gcsfs" in str(error):
             mend = "pip install -r requirements-tpu.txt, or its gcsfs"
             return _say(f"error: {UserError('gs://', 'needs the package gcsfs', mend)}", 2)
-        if full is None:
-            _leave(1, error)
-            raise
-        return _say(f"error: {RunFailure(full, 'no space left', 'free some and repeat')}", 1)
+        failure = storage.failure(error)
+        if failure is not None:
+            return _say(f"error: {failure}", failure.exit_code)
+        _leave(1, error)
+        raise
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -363,17 +363,6 @@ def _overview() -> str:
         f"commands:\n{lines}\n\n  ilp COMMAND --help says more; ilp --version\n\n"
         + HOW_CONFIG_WORKS
     ).rstrip()
-
-
-def _disk_full(error: BaseException | None) -> str | None:
-    """The file that a full disk stopped, wherever in the chain of errors it stands."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return str(error.filename or "disk")
-        if "no space left on device" in str(error).lower():  # tensorstore's own error types
-            return "disk"
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _say(line: str, code: int) -> int:

@@ -186,6 +186,7 @@ def wrapped(inner):
         (KeyboardInterrupt(), 130, "the same command goes on"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "/x/y: no space left"),
         (ValueError("Error writing: No space left on device [OS error 28]"), 1, "no space left"),
+        (OSError(errno.EIO, "Input/output error", "/x/y"), 1, "/x/y: does not answer"),
     ],
 )
 def test_failures(act, code, part, file, calls, error_line):
@@ -204,7 +205,7 @@ def test_full_disk_behind_another_error(file, calls, error_line):
 
 
 def test_a_fault_of_ours_keeps_its_traceback(file, calls):
-    calls.act = lambda: wrapped(OSError(errno.EIO, "input/output error"))
+    calls.act = lambda: wrapped(OSError(errno.EINVAL, "invalid argument"))
     with pytest.raises(RuntimeError, match="write failed"):
         cli.main(["run", "--config", file, "--workdir", "w"])
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, storage
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,9 @@ class MetricsLog:
             for name, value in values.items():
                 if isinstance(value, Real) and math.isfinite(value):
                     self._board.add(f"{event}/{name}", float(value), step)
-        except OSError:  # The curves are a mirror: a full disk shows in the log itself.
+        except Exception as error:  # The curves are a mirror: a full disk shows in the log itself.
+            if storage.failure(error) is None and not isinstance(error, OSError):
+                raise
             self._board.close()
             self._board = None
 
@@ -174,6 +176,6 @@ def _board(folder: epath.Path, resume_step: int | None) -> Any:
     purge = None if not resume_step else resume_step + 1
     try:
         return Board(folder, purge)
-    except (ImportError, OSError) as error:  # a bucket's client is not installed; a full disk
+    except OSError as error:  # a full disk
         log.warning("no TensorBoard files: %s", error)
         return None

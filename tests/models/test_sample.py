@@ -170,7 +170,7 @@ def test_answers_are_drawn_with_their_exact_probability(tiny_decoder, temperatur
             wanted.append(n - sum(wanted))
         wanted = np.array(wanted) / sum(wanted) * n
         p_value = chisquare(observed, wanted).pvalue
-        record_property("p_value", p_value)
+        record_property("p_value", float(p_value))
         print(f"{len(observed)} outcomes, chi-square p = {p_value:.3f}")
         assert p_value > 1e-3
         logprobs = np.log([expected[answer] for answer in answers])

@@ -19,6 +19,8 @@ from ilp_jax.stats import reader, shards
 from ilp_jax.stats.inference import discard_inference_after, put_inference
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
 from ilp_jax.stats.writer import StatsWriter, compact, discard_after
+from ilp_jax.train import board
+from ilp_jax.train.metrics import MetricsLog, read_metrics
 
 
 def module(path):
@@ -128,6 +130,27 @@ def test_a_large_object_is_renamed_when_it_is_whole(bucket, monkeypatch):
     assert bucket["pods/large"] == content
     assert [files.is_temporary(name.split("/")[1]) for name in bucket] == [False, True]
     assert files.remove_temporaries(path.parent) == 1
+
+
+def test_curves_go_up_whole_and_a_bucket_that_is_away_ends_them_alone(bucket, monkeypatch):
+    run = epath.Path("gs://pods/runs/three")
+    away = type("HttpError", (Exception,), {"__module__": "gcsfs.retry", "code": 503})
+
+    def fails(*_):
+        raise away("Backend Error")
+
+    with MetricsLog(run) as log:
+        monkeypatch.setattr(board, "_UPLOAD_SECONDS", -1.0)
+        log.log(1, loss=2.0)
+        (name,) = [name for name in bucket if "/tensorboard/events" in name]
+        n_bytes = len(bucket[name])
+        log.log(2, loss=1.0)
+        assert len(bucket[name]) > n_bytes
+        with monkeypatch.context() as patched:
+            patched.setattr(board.files, "write_bytes", fails)
+            log.log(3, loss=0.5)  # the curves end, the run does not
+        log.log(4, loss=0.4)
+    assert [line["step"] for line in read_metrics(run)] == [1, 2, 3, 4]
 
 
 def test_diagnosis_of_a_run_in_a_bucket(bucket, tmp_path):

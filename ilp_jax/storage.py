@@ -1,0 +1,96 @@
+"""What to tell of a disk or a bucket that failed, whatever library met it."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+from ilp_jax.errors import RunFailure, UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Of a disk or a network file system that went away; it may come back.
+_GONE = {
+    getattr(errno, name)
+    for name in (
+        *("EIO", "EREMOTEIO", "EROFS", "ESTALE", "ENODEV", "ENXIO", "ENOTCONN", "ETIMEDOUT"),
+        *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN"),
+        "ENETUNREACH",
+    )
+    if hasattr(errno, name)
+}
+# Clients of buckets, which have errors of their own and wait before they raise them.
+_CLIENTS = (
+    *("gcsfs", "fsspec", "aiohttp", "requests", "urllib3"),
+    *("google.api_core", "google.auth", "google.cloud", "google.resumable_media"),
+)
+_NO_ACCESS = (401, 403)
+# TensorStore knows neither classes nor numbers: its texts end in the status of a request or a call.
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+_HTTP_STATUS = re.compile(r"http_response_code='(\d+)'")
+_PLACE = re.compile(r"\b(?:gs|s3)://[^\s,;'\"]+|(?<=local file \")[^\"]+")
+
+
+def failure(error: BaseException | None) -> UserError | None:
+    """The one line for an error of storage.
+
+    Args:
+      error: what was raised; the errors that it came from are looked at as well.
+
+    Returns:
+      A `RunFailure` where the disk is full or the disk or bucket did not answer, a `UserError`
+      where the bucket lets nobody in; None where the error has another origin.
+    """
+    for one in _chain(error):
+        number, status = _number(one), _status(one)
+        where = _where(one)
+        if number in _FULL or "no space left on device" in str(one).lower():
+            return RunFailure(where or "disk", "no space left", "free some and repeat")
+        if status in _NO_ACCESS or (status is None and str(one).startswith("Forbidden:")):
+            mend = "see who you are with `gcloud auth list`, and give that account access to it"
+            return UserError(where or "bucket", f"lets you not in ({_short(one)})", mend)
+        if number in _GONE or status is not None or _of_client(one):
+            return RunFailure(
+                where or ("disk" if number else "bucket"),
+                f"does not answer ({_short(one)})",
+                "nothing written so far is lost: give the same command again when it does",
+            )
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _number(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _OS_ERROR.search(str(error))
+    return int(found[1]) if found else None
+
+
+def _status(error: BaseException) -> int | None:
+    """HTTP status of a bucket's answer; a missing object is no failure of the bucket."""
+    code = getattr(error, "code", None) if _of_client(error) else None
+    found = _HTTP_STATUS.search(str(error))
+    code = int(found[1]) if found else int(code) if str(code).isdecimal() else None
+    return None if code == 404 else code
+
+
+def _of_client(error: BaseException) -> bool:
+    module = type(error).__module__
+    return any(module == name or module.startswith(f"{name}.") for name in _CLIENTS)
+
+
+def _where(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return str(error.filename)
+    found = _PLACE.search(str(error))
+    return found[0].rstrip(":") if found else ""
+
+
+def _short(error: BaseException, length: int = 160) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else text[:length] + "..."

@@ -1,0 +1,82 @@
+"""Which errors of a disk or bucket are told in one line, and which are not its fault."""
+
+import errno
+import os
+
+import pytest
+
+from ilp_jax import storage
+from ilp_jax.errors import RunFailure, UserError
+
+
+def of_client(module, **values):
+    """An error as a bucket's client raises it, made without that client."""
+    kind = type("HttpError", (Exception,), {"__module__": module, **values})
+    return kind("Backend Error, 503")
+
+
+TENSORSTORE = {
+    "bucket": (
+        'ABORTED: Error opening "zarr" driver: Error reading gs://pods/arr/.zarray: All 2 retry '
+        "attempts failed: Backend Error [http_response_code='503'] [tensorstore_spec='{}']"
+    ),
+    "read-only": (
+        'PERMISSION_DENIED: Error writing local file "/mnt/x/.zarray": Failed to create '
+        "directory: Read-only file system [os_error_code='30'] [tensorstore_spec='{}']"
+    ),
+    "missing": "NOT_FOUND: Error reading gs://pods/a: [http_response_code='404']",
+}
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO), "/mnt/a"), "/mnt/a: does not answer"),
+        (OSError(errno.ESTALE, "Stale file handle"), "disk: does not answer"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "does not answer"),
+        (of_client("gcsfs.retry", code=503), "bucket: does not answer (Backend Error, 503)"),
+        (of_client("aiohttp.client_exceptions"), "bucket: does not answer"),
+        (ValueError(TENSORSTORE["bucket"]), "gs://pods/arr/.zarray: does not answer"),
+        (ValueError(TENSORSTORE["read-only"]), "/mnt/x/.zarray: does not answer"),
+    ],
+)
+def test_a_place_that_is_away_for_a_while(error, line):
+    found = storage.failure(error)
+    assert isinstance(found, RunFailure) and found.exit_code == 1
+    assert line in str(found) and "give the same command again" in str(found)
+    # However deep it lies.
+    wrapped = RuntimeError("while saving")
+    wrapped.__cause__ = error
+    assert str(storage.failure(wrapped)) == str(found)
+
+
+def test_a_full_disk():
+    found = storage.failure(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y"))
+    assert found.exit_code == 1 and str(found).startswith("/x/y: no space left")
+
+
+@pytest.mark.parametrize("code", [401, "403"])
+def test_a_bucket_that_lets_nobody_in(code):
+    found = storage.failure(of_client("gcsfs.retry", code=code))
+    assert type(found) is UserError and "lets you not in" in str(found)
+
+
+def test_what_gcsfs_makes_of_forbidden():
+    found = storage.failure(OSError("Forbidden: b/pods/o\nno storage.objects.get access"))
+    assert type(found) is UserError and "storage.objects.get" in str(found)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"),
+        PermissionError(errno.EACCES, "Permission denied", "/x"),
+        ValueError("a shape is wrong"),
+        ValueError(TENSORSTORE["missing"]),
+        of_client("google.protobuf.message"),
+        of_client("gcsfsx"),
+        None,
+    ],
+)
+def test_other_errors_are_not_storages(error):
+    assert storage.failure(error) is None
