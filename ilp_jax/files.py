@@ -289,6 +289,32 @@ def read_arrow(path: epath.PathLike) -> pa.Table:
         return file.read()
 
 
+def read_where(
+    path: epath.PathLike, kept: pl.Expr, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Those rows of a Parquet file that are wanted; never more than a row group of others.
+
+    Args:
+      path: the file.
+      kept: true of the rows wanted, over the columns.
+      columns: only these columns.
+
+    Returns:
+      The rows, in the file's order.
+
+    Raises:
+      UserError: as `read_parquet`.
+    """
+    names = None if columns is None else list(columns)
+    with _opened(path) as file:
+        empty = pl.from_arrow(file.schema_arrow.empty_table())
+        parts = [empty if names is None else empty.select(names)]
+        for number in range(file.num_row_groups):
+            rows = pl.from_arrow(file.read_row_group(number, names))
+            parts.append(rows.select(parts[0].columns).filter(kept))
+    return pl.concat(parts)
+
+
 def read_groups(
     path: epath.PathLike,
     columns: Sequence[str] | None = None,

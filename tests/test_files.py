@@ -10,6 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ilp_jax import atomic, files
 from ilp_jax.errors import RunFailure, UserError
@@ -148,3 +150,17 @@ files.write_text({str(tmp_path / "x.txt")!r}, "new")
 def test_local_paths_are_told_from_buckets():
     assert not files.is_local("gs://bucket/run")
     assert files.is_local("/run") and files.is_local("run")
+
+
+@given(
+    values=st.lists(st.integers(0, 9), max_size=20),
+    least=st.integers(0, 10),
+    group=st.integers(1, 7),
+)
+def test_rows_that_are_wanted(tmp_path_factory, values, least, group):
+    path = tmp_path_factory.mktemp("where") / "t.parquet"
+    table = pl.DataFrame({"a": values, "b": [str(v) for v in values]}, {"a": pl.Int64, "b": str})
+    files.write_parquet(path, table, row_group_rows=group)
+    wanted = pl.col("a") >= least
+    assert files.read_where(path, wanted).equals(table.filter(wanted))
+    assert files.read_where(path, wanted, ["a"]).equals(table.filter(wanted).select("a"))

@@ -133,9 +133,10 @@ def _ends(parts: Parts) -> tuple[pl.DataFrame, bool]:
     return retention.first_known(trained, asked), not trained.is_empty()
 
 
-def read_signals(workdir: epath.PathLike) -> pl.DataFrame:
-    """Reads ``signals.parquet``."""
-    return files.read_parquet(epath.Path(workdir) / FILE)
+def read_signals(workdir: epath.PathLike, kept: pl.Expr | None = None) -> pl.DataFrame:
+    """Reads ``signals.parquet``; with ``kept`` only the rows for which that is true."""
+    path = epath.Path(workdir) / FILE
+    return files.read_parquet(path) if kept is None else files.read_where(path, kept)
 
 
 def assemble(

@@ -166,6 +166,7 @@ def read_inference(
     run_folder: epath.PathLike,
     points: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
+    kept: pl.Expr | None = None,
 ) -> pl.DataFrame:
     """Answers of the model at some points of a run.
 
@@ -174,9 +175,11 @@ def read_inference(
       points: the points wanted (``base``, ``epoch_2``, ``stage_1``, ``converged``,
         ``final``); all that exist by default.
       columns: only these, and ``point``.
+      kept: true of the rows wanted, over the columns but ``point``; all rows by default.
 
     Returns:
-      One row a question and repetition, the column ``point`` in front.
+      One row a question and repetition, the column ``point`` in front. With ``kept`` no others
+      are in memory together.
 
     Raises:
       UserError: the folder is not a run's, or a point asked for is not there.
@@ -189,7 +192,11 @@ def read_inference(
     parts = [p.with_columns(point=pl.lit(None, pl.String)) for p in parts]
     for point in points:
         wanted = None if columns is None else list(columns)
-        rows = files.read_parquet(folder / f"{point}{shards.SUFFIX}", wanted)
+        path = folder / f"{point}{shards.SUFFIX}"
+        if kept is None:
+            rows = files.read_parquet(path, wanted)
+        else:
+            rows = files.read_where(path, kept, wanted)
         rows = rows.select(columns or rows.columns)
         parts.append(rows.with_columns(point=pl.lit(point)))
     rows = pl.concat(parts)
@@ -211,9 +218,25 @@ def read_plan(run_folder: epath.PathLike) -> pl.DataFrame:
     return files.read_parquet(check_run(run_folder) / "plan.parquet")
 
 
-def read_diagnosis(run_folder: epath.PathLike) -> pl.DataFrame:
-    """Causes of the unlearned examples (``diagnosis.parquet``)."""
-    return files.read_parquet(check_run(run_folder) / DIAGNOSIS)
+def read_diagnosis(
+    run_folder: epath.PathLike,
+    kept: pl.Expr | None = None,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """Verdicts and causes of the unlearned examples (``diagnosis.parquet``).
+
+    Args:
+      run_folder: the run's folder.
+      kept: true of the rows wanted, over the columns; all rows by default.
+      columns: only these columns.
+
+    Returns:
+      The rows, in the file's order. With ``kept`` no others are in memory together.
+    """
+    path = check_run(run_folder) / DIAGNOSIS
+    if kept is None:
+        return files.read_parquet(path, None if columns is None else list(columns))
+    return files.read_where(path, kept, columns)
 
 
 def write_diagnosis(

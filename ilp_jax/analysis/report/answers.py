@@ -33,11 +33,11 @@ def said(
       log-likelihood a token of each option, ``d`` answers drawn (each once) with their
       counts in ``k``.
     """
-    rows = run.inference.filter(
-        pl.col("example_id").is_in(list(ids)),
-        pl.col("point").is_in(list(points)),
-        pl.col("prompt_variant") == 0,
-    ).sort("example_id", "point", "run")
+    asked = [path.stem for path in reader.inference_files(run.workdir / reader.INFERENCE)]
+    kept = pl.col("example_id").is_in(list(ids)) & (pl.col("prompt_variant") == 0)
+    there = [point for point in points if point in asked]
+    rows = reader.read_inference(run.workdir, there, kept=kept)
+    rows = rows.sort("example_id", "point", "run")
     found: dict[int, dict[str, dict[str, Any]]] = {}
     for row in rows.iter_rows(named=True):
         one = found.setdefault(row["example_id"], {}).setdefault(row["point"], {})

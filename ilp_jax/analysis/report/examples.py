@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from ilp_jax.analysis import signals
 from ilp_jax.analysis.report import answers
 from ilp_jax.analysis.report.answers import rounded
 from ilp_jax.analysis.report.figures import diagnosed, fates, method_order
@@ -33,23 +34,23 @@ def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
       are), ``others`` (texts of related rows that are not listed) and ``rows``, whose keys
       ``template/report.js`` explains. Ids are text: JavaScript's numbers end at 2**53.
     """
-    marks = _verdicts(run)
-    listed = marks.head(limits["max_rows"])
+    worst = _worst(run)
+    listed = worst.head(limits["max_rows"])
     ids = listed["example_id"].to_list()
+    marks = dict(_marks(run, ids).iter_rows())
     texts = limits["include_text"]
     about = _about(run, ids)
     told = _told(run, ids)
     related = {other for one in told.values() for other in one["related"][:_RELATED]}
     said = answers.said(run, ids, ("base", run.end), limits["max_text"]) if texts else {}
     went = answers.visits(run, ids, limits["max_visits"])
-    signals, measured = _signals(run, ids)
+    names, measured = _signals(run, ids)
     quoted = _quoted(run, ids, limits["max_text"]) if texts else {}
     others = _quoted(run, sorted(related.difference(ids)), limits["max_text"]) if texts else {}
     rows = []
-    for row in listed.iter_rows(named=True):
-        key = row["example_id"]
+    for key in ids:
         rows.append(
-            {"i": str(key), **about[key], "u": row["marks"]}
+            {"i": str(key), **about[key], "u": marks[key]}
             | ({"x": quoted[key], "y": said.get(key, {})} if texts else {})
             | {"d": _diagnosis(told.get(key), texts)}
             | {"v": went.get(key), "g": measured.get(key)}
@@ -61,40 +62,51 @@ def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
         "methods": sorted(
             {method for one in told.values() for method in one["methods"]}, key=method_order
         ),
-        "signals": signals,
-        "of": len(marks),
+        "signals": names,
+        "of": len(worst),
         "others": {str(key): text for key, text in others.items()},
         "rows": rows,
     }
 
 
-def _verdicts(run: Run) -> pl.DataFrame:
+def _worst(run: Run) -> pl.DataFrame:
+    """Rows that are unlearned somewhere after the base model, in the order of the list."""
+    worst = (
+        run.verdicts.lazy()
+        .filter(pl.col("point") != "base", pl.col("unlearned"))
+        .select(
+            "example_id",
+            pl.when(pl.col("point") == run.end)
+            .then(pl.when(pl.col("detector") == "default").then(0).otherwise(1))
+            .otherwise(2)
+            .alias("rank"),
+        )
+        .group_by("example_id")
+        .agg(pl.col("rank").min())
+        .collect()
+    )
+    staged = worst.join(own_stages(run), on="example_id")
+    return staged.sort("rank", "stage", "example_id").select("example_id")
+
+
+def _marks(run: Run, ids: Sequence[int]) -> pl.DataFrame:
     """A row's verdicts as one text a detector: a mark a point (1: unlearned, - : none)."""
-    known = run.verdicts.filter(pl.col("detector").is_in(run.detectors))
-    after = known.filter(pl.col("point") != "base", pl.col("unlearned"))
-    worst = after.select(
-        "example_id",
-        pl.when(pl.col("point") == run.end)
-        .then(pl.when(pl.col("detector") == "default").then(0).otherwise(1))
-        .otherwise(2)
-        .alias("rank"),
-    )
-    order = worst.group_by("example_id").agg(pl.col("rank").min())
-    wide = known.join(order, on="example_id").pivot(
-        on="point", index=("example_id", "detector", "rank"), values="unlearned"
-    )
-    columns = [pl.col(point).replace_strict(_MARKS, return_dtype=pl.String) for point in run.points]
+    wanted = pl.col("example_id").is_in(list(ids)) & pl.col("detector").is_in(run.detectors)
+    known = run.verdicts.filter(wanted)
+    wide = known.pivot(on="point", index=("example_id", "detector"), values="unlearned")
+    points = [point for point in run.points if point in wide.columns]
+    columns = [pl.col(point).replace_strict(_MARKS, return_dtype=pl.String) for point in points]
+    marks = [columns[points.index(one)].fill_null("-") if one in points else pl.lit("-")
+             for one in run.points]  # fmt: skip
     place = {name: i for i, name in enumerate(run.detectors)}
     return (
         wide.with_columns(
-            marks=pl.concat_str([column.fill_null("-") for column in columns]),
+            marks=pl.concat_str(marks),
             place=pl.col("detector").replace_strict(place, return_dtype=pl.Int8),
         )
         .sort("example_id", "place")
-        .group_by("example_id", "rank", maintain_order=True)
+        .group_by("example_id", maintain_order=True)
         .agg("marks")
-        .join(own_stages(run), on="example_id")
-        .sort("rank", "stage", "example_id")
     )
 
 
@@ -121,7 +133,7 @@ def _about(run: Run, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
 def _told(run: Run, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """What each method of diagnosis says of each row, and the rows that it names."""
     told: dict[int, dict[str, Any]] = {}
-    rows = diagnosed(run).filter(pl.col("example_id").is_in(list(ids)))
+    rows = diagnosed(run, pl.col("example_id").is_in(list(ids)))
     for row in rows.iter_rows(named=True):
         one = told.setdefault(row["example_id"], {"methods": {}, "related": []})
         one["methods"][row["method"]] = row
@@ -173,9 +185,10 @@ def _prompt(row: Mapping[str, Any]) -> str:
 
 def _signals(run: Run, ids: Sequence[int]) -> tuple[list[str], dict[int, list[Any]]]:
     """Names of the signals at the end of the run, and their values by row."""
-    if run.signals is None:
+    if not (run.workdir / signals.FILE).exists():
         return [], {}
-    rows = run.signals.filter(pl.col("example_id").is_in(list(ids)), pl.col("point") == run.end)
+    wanted = pl.col("example_id").is_in(list(ids)) & (pl.col("point") == run.end)
+    rows = signals.read_signals(run.workdir, wanted)
     names = [
         name
         for name, kind in rows.schema.items()

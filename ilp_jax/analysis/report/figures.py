@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -10,10 +11,12 @@ from ilp_jax.analysis.report.load import Run, deciding, own_stages, rows_of_verd
 from ilp_jax.analysis.report.trajectories import stage_ends, trajectories
 from ilp_jax.analysis.shares import share
 from ilp_jax.stats import reader
-from ilp_jax.stats.schema import CAUSES, UNATTRIBUTED
+from ilp_jax.stats.schema import CAUSES, KEY, UNATTRIBUTED
 
 TWINS = "planted_twin"
 FATES = ("learned", "lost", "never", "unlearned")
+MOST_ROWS = 100_000
+"""Rows that quartiles over time are of at most: of more, as many drawn at random tell the same."""
 
 
 def figures(run: Run) -> dict[str, Any]:
@@ -23,18 +26,22 @@ def figures(run: Run) -> dict[str, Any]:
       run: the run.
 
     Returns:
-      ``verdict``, ``averages``, ``fates`` (counts), ``causes``, ``stage_ends`` (steps)
-      and ``trajectories``.
+      ``verdict``, ``averages``, ``fates`` (counts), ``causes``, ``stage_ends`` (steps),
+      ``trajectories`` and ``trajectories_of``, the number of rows that these are of where they
+      are not of all (`MOST_ROWS`, drawn at random).
     """
     of_rows = fates(run)
     counts = {name: int((of_rows["fate"] == name).sum()) for name in FATES}
+    drawn = len(of_rows) > MOST_ROWS
+    shown = of_rows.sample(MOST_ROWS, seed=run.config["seed"]) if drawn else of_rows
     return {
         "verdict": verdict(run),
         "averages": averages(run),
         "fates": {name: count for name, count in counts.items() if count},
         "causes": causes(run),
         "stage_ends": stage_ends(run),
-        "trajectories": trajectories(run, of_rows),
+        "trajectories": trajectories(run, shown),
+        "trajectories_of": MOST_ROWS if drawn else None,
     }
 
 
@@ -83,7 +90,7 @@ def verdict(run: Run) -> dict[str, Any]:
     planted = run.examples.filter(pl.col("source") == TWINS)["example_id"].implode()
     rows = rows_of_verdict(run, run.end)
     own = rows.filter(~pl.col("example_id").is_in(planted))
-    by = deciding(run).filter(pl.col("point") == run.end)["detector"].value_counts(sort=True)
+    by = deciding(run, run.end)["detector"].value_counts(sort=True)
     return {
         "point": run.end,
         "default": share(rows),
@@ -111,21 +118,27 @@ def averages(run: Run) -> dict[str, Any]:
     """
     columns = ("loss_sum", "n_tokens", "n_correct")
     per_token = (pl.col("loss_sum") / pl.col("n_tokens")).cast(pl.Float64)
-    stats = reader.read_stats(run.workdir, columns).filter(
-        pl.col("example_id").is_in(run.plan["example_id"].implode())
-    )
+    trained = run.plan.select("example_id").unique()
+    stats = reader.scan_stats(run.workdir).join(trained.lazy(), on="example_id", how="semi")
     visits = stats.filter(pl.col("kind") == "train")
-    last = visits.filter(pl.col("epoch") == pl.col("epoch").max().over("stage"))
-    # `stats` is sorted by key and order is kept, so that equal runs have equal sums.
+    ends = visits.group_by("stage").agg(pl.col("epoch").max()).collect()
+    probes = stats.filter(pl.col("kind") == "probe")
+    counts = probes.group_by("step").agg(pl.len()).collect()
+    whole = counts.filter(pl.col("len") == len(trained))
+
+    def read(rows: pl.LazyFrame) -> pl.DataFrame:
+        # Sorted by key, so that equal runs have equal sums.
+        rows = rows.select(list(dict.fromkeys([*KEY, *columns])))
+        return rows.collect(engine="streaming").sort(KEY)
+
+    last = read(visits.join(ends.lazy(), on=("stage", "epoch"), how="semi"))
     losses = last.group_by("stage", maintain_order=True).agg(
         pl.col("epoch").first(), per_token.mean().alias("loss"), pl.len().alias("n")
     )
-    probes = stats.filter(pl.col("kind") == "probe")
-    whole = probes.group_by("step").len().filter(pl.col("len") == run.plan["example_id"].n_unique())
     found: dict[str, Any] = {"train_loss": losses.sort("stage").to_dicts()}
     found |= {"probe_loss": None, "token_accuracy": None, "choice_accuracy": None}
     if len(whole) and whole["step"].max() > 0:
-        at_end = probes.filter(pl.col("step") == whole["step"].max())
+        at_end = read(probes.filter(pl.col("step") == whole["step"].max()))
         known = (pl.col("n_correct") / pl.col("n_tokens")).mean()
         loss, accuracy = at_end.select(per_token.mean().alias("loss"), known.alias("known")).row(0)
         place = {"n": len(at_end), "step": int(whole["step"].max())}
@@ -151,7 +164,7 @@ def causes(run: Run) -> list[dict[str, Any]]:
       ``interval``. Empty where no method other than ``none`` was run.
     """
     sources = run.examples.select("example_id", "source")
-    told = diagnosed(run).join(sources, on="example_id")
+    told = diagnosed(run, columns=("cause",)).join(sources, on="example_id")
     trained = run.plan.select("example_id", "stage").unique()
     cells = []
     for (method,), rows in told.sort("method").group_by("method", maintain_order=True):
@@ -174,9 +187,21 @@ def method_order(method: str) -> tuple[bool, str]:
     return method != "rules", method
 
 
-def diagnosed(run: Run) -> pl.DataFrame:
-    """Rows of the diagnosis with a cause: unlearned at the end, by the deciding detector."""
-    decided = deciding(run).filter(pl.col("point") == run.end, pl.col("unlearned"))
-    rows = run.diagnosis.filter(pl.col("method") != "none", pl.col("cause").is_not_null())
+def diagnosed(
+    run: Run, kept: pl.Expr | None = None, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Rows of the diagnosis with a cause: unlearned at the end, by the deciding detector.
+
+    Args:
+      run: the run.
+      kept: true of the rows wanted; all by default.
+      columns: only these, and those that name a row.
+    """
     keys = ("example_id", "point", "detector")
-    return rows.join(decided.select(keys), on=keys).sort("method", "example_id")
+    decided = deciding(run, run.end).filter("unlearned").select(keys)
+    wanted = (pl.col("point") == run.end) & (pl.col("method") != "none")
+    wanted &= pl.col("cause").is_not_null()
+    wanted = wanted if kept is None else wanted & kept
+    names = None if columns is None else list(dict.fromkeys((*keys, "method", *columns)))
+    rows = reader.read_diagnosis(run.workdir, wanted, names)
+    return rows.join(decided, on=keys).sort("method", "example_id")

@@ -16,7 +16,6 @@ from ilp_jax.run_record import FILE as RECORD
 from ilp_jax.stats import reader
 
 SUMMARY = "summary.json"
-SIGNALS = "signals.parquet"
 _ORDER = (DEFAULT, "exact_match", "exact_law", "sampled", "choice", "rouge_l")
 DECIDING = ("rouge_l", "exact_match", "choice")
 """The detectors that the default is made of, the first that applies to a row decides."""
@@ -24,7 +23,10 @@ DECIDING = ("rouge_l", "exact_match", "choice")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run's files, statistics aside.
+    """A finished run: its record and figures, its rows, and the verdicts on them.
+
+    Statistics, answers, signals and causes grow with visits and questions, so a report reads of
+    them what it shows.
 
     Attributes:
       workdir: its folder.
@@ -32,11 +34,8 @@ class Run:
       summary: ``summary.json``.
       examples: ``examples.parquet``.
       plan: ``plan.parquet``: the trained rows and their stages.
-      inference: the answers, at every point.
-      diagnosis: ``diagnosis.parquet``.
-      verdicts: its verdicts, one row an example, point and detector, those of the detector
-        ``default`` among them.
-      signals: ``signals.parquet``; None where there is none.
+      verdicts: one row an example, point and detector, those of the detector ``default``
+        among them.
     """
 
     workdir: epath.Path
@@ -44,10 +43,7 @@ class Run:
     summary: dict[str, Any]
     examples: pl.DataFrame
     plan: pl.DataFrame
-    inference: pl.DataFrame
-    diagnosis: pl.DataFrame
     verdicts: pl.DataFrame
-    signals: pl.DataFrame | None
 
     @property
     def points(self) -> list[str]:
@@ -57,7 +53,8 @@ class Run:
     @property
     def detectors(self) -> list[str]:
         """Detectors that apply to at least one row, the default first."""
-        found = self.verdicts.drop_nulls("unlearned")["detector"].unique().to_list()
+        said = self.verdicts.lazy().filter(pl.col("unlearned").is_not_null())
+        found = said.select(pl.col("detector").unique()).collect().to_series().to_list()
         return sorted(found, key=(*_ORDER, *sorted(found)).index)
 
     @property
@@ -90,45 +87,48 @@ def load(workdir: epath.PathLike) -> Run:
             "report needs the phase diagnose, which is not finished there",
             "run `ilp diagnose` first, or `ilp run` for all",
         )
-    diagnosis = reader.read_diagnosis(workdir)
-    found = diagnosis.filter(pl.col("method") == "none")
-    found = found.select("example_id", "point", "detector", "unlearned")
+    columns = ("example_id", "point", "detector", "unlearned")
+    found = reader.read_diagnosis(workdir, pl.col("method") == "none", ("method", *columns))
+    found = found.select(columns)
     if found["unlearned"].drop_nulls().is_empty():
         raise UserError(
             workdir / "diagnosis.parquet",
             "holds no verdict on any row",
             "run `ilp detect` and `ilp diagnose` again",
         )
-    signals = workdir / SIGNALS
     return Run(
         workdir=workdir,
         record=files.read_json(workdir / RECORD),
         summary=files.read_json(workdir / SUMMARY),
         examples=reader.read_examples(workdir),
         plan=reader.read_plan(workdir),
-        inference=reader.read_inference(workdir),
-        diagnosis=diagnosis,
         verdicts=pl.concat([by_default(found), found]),
-        signals=files.read_parquet(signals) if signals.exists() else None,
     )
 
 
-def deciding(run: Run) -> pl.DataFrame:
-    """Which detector decided by default, a row an example and point.
+def deciding(run: Run, point: str) -> pl.DataFrame:
+    """Which detector decided by default at a point, a row an example.
 
     Args:
       run: the run.
+      point: the point.
 
     Returns:
       ``example_id``, ``point``, ``detector``, ``unlearned``.
     """
     rank = {name: place for place, name in enumerate(DECIDING)}
     return (
-        run.verdicts.filter(pl.col("detector").is_in(DECIDING), pl.col("unlearned").is_not_null())
+        run.verdicts.lazy()
+        .filter(
+            pl.col("point") == point,
+            pl.col("detector").is_in(DECIDING),
+            pl.col("unlearned").is_not_null(),
+        )
         .with_columns(rank=pl.col("detector").replace_strict(rank, return_dtype=pl.Int8))
-        .sort("example_id", "point", "rank")
-        .unique(("example_id", "point"), keep="first", maintain_order=True)
+        .sort("example_id", "rank")
+        .unique("example_id", keep="first", maintain_order=True)
         .select("example_id", "point", "detector", "unlearned")
+        .collect()
     )
 
 
@@ -140,5 +140,6 @@ def own_stages(run: Run) -> pl.DataFrame:
 
 def rows_of_verdict(run: Run, point: str, detector: str = DEFAULT) -> pl.DataFrame:
     """Verdicts of one detector at one point: ``example_id``, ``unlearned``, none of them null."""
-    chosen = run.verdicts.filter(pl.col("point") == point, pl.col("detector") == detector)
-    return chosen.select("example_id", "unlearned").drop_nulls().sort("example_id")
+    chosen = run.verdicts.lazy().filter(pl.col("point") == point, pl.col("detector") == detector)
+    rows = chosen.select("example_id", "unlearned").drop_nulls().collect()
+    return rows.sort("example_id")

@@ -11,6 +11,7 @@ from ilp_jax.analysis.report import report
 from ilp_jax.analysis.report.figures import causes, fates, figures
 from ilp_jax.analysis.report.load import load
 from ilp_jax.errors import UserError
+from ilp_jax.stats.reader import read_diagnosis
 from ilp_jax.stats.schema import CAUSES
 
 
@@ -87,11 +88,29 @@ def test_trajectories_are_quartiles_of_like_rows(run, measure):
         np.testing.assert_allclose([one["low"], one["median"], one["high"]], quartiles, rtol=1e-6)
 
 
+def test_of_many_rows_some_are_followed(run, monkeypatch):
+    assert figures(run)["trajectories_of"] is None
+    monkeypatch.setattr("ilp_jax.analysis.report.figures.MOST_ROWS", 5)
+    found = figures(run)
+    assert found["trajectories_of"] == 5 < sum(found["fates"].values())
+    at_last = [
+        one
+        for one in found["trajectories"]
+        if one["measure"] == "loss"
+        and one["step"] == max(x["step"] for x in found["trajectories"] if x["measure"] == "loss")
+    ]
+    assert 0 < sum(one["n"] for one in at_last) <= 5
+
+
 def test_causes_add_up(run):
     cells = causes(run)
-    told = run.diagnosis.filter(
-        pl.col("method") == "rules", pl.col("point") == "final", pl.col("cause").is_not_null()
-    ).filter(pl.col("detector") == "exact_match")
+    told = (
+        read_diagnosis(run.workdir)
+        .filter(
+            pl.col("method") == "rules", pl.col("point") == "final", pl.col("cause").is_not_null()
+        )
+        .filter(pl.col("detector") == "exact_match")
+    )
     groups = {(cell["stage"], cell["source"]) for cell in cells}
     assert groups == {
         *((None, source) for source in (None, "first", "second")),
