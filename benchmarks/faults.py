@@ -95,7 +95,27 @@ def command(inputs: Path, workdir: epath.Path) -> list[str]:
 
 def run(words: list[str], module: str = "ilp_jax") -> int:
     """A run to its end; its exit code."""
-    return local.wait(local.start(words, 2, 2, module))
+    with no_longer_than(local.start(words, 2, 2, module)) as processes:
+        return local.wait(processes)
+
+
+@contextlib.contextmanager
+def no_longer_than(
+    processes: list[subprocess.Popen], seconds: float = 900.0
+) -> Iterator[list[subprocess.Popen]]:
+    """Kills processes that hang, which shows in their exit code, 137."""
+
+    def end() -> None:
+        print("hangs", flush=True)
+        for process in processes:
+            process.kill()
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield processes
+    finally:
+        timer.cancel()
 
 
 class Place:
@@ -131,19 +151,19 @@ class Place:
 
 def fault(words: list[str], place: Place, kind: str, after: float, seconds: float) -> str:
     """Starts a run, does something to it after some seconds; what became of it."""
-    processes = local.start(words, 2, 2)
-    time.sleep(after)
-    if all(process.poll() is not None for process in processes):
-        return "had ended"
-    if kind == place.fails:
-        place.away(seconds)
-        code = local.wait(processes, grace=30.0)
-        place.back()
-        return f"exit code {code}"
-    hit = {"one": processes[-1:], "first": processes[:1]}.get(kind, processes)
-    for process in hit:
-        process.send_signal(signal.SIGTERM if kind == "terminate" else signal.SIGKILL)
-    return f"exit code {local.wait(processes, grace=30.0)}"
+    with no_longer_than(local.start(words, 2, 2)) as processes:
+        time.sleep(after)
+        if all(process.poll() is not None for process in processes):
+            return "had ended"
+        if kind == place.fails:
+            place.away(seconds)
+            code = local.wait(processes, grace=30.0)
+            place.back()
+            return f"exit code {code}"
+        hit = {"one": processes[-1:], "first": processes[:1]}.get(kind, processes)
+        for process in hit:
+            process.send_signal(signal.SIGTERM if kind == "terminate" else signal.SIGKILL)
+        return f"exit code {local.wait(processes, grace=30.0)}"
 
 
 def is_finished(workdir: epath.Path, phase: str) -> bool:

@@ -340,8 +340,20 @@ def _damage(manager: ocp.CheckpointManager, step: int) -> str:
 
 
 def _read(manager: ocp.CheckpointManager, step: int, target: PyTree) -> PyTree:
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-    return manager.restore(step, args=args)[_STATE]
+    """This process's parts of a state.
+
+    Each process reads by itself: the manager's own ``restore`` ends at a barrier, where processes
+    that could read would wait for ever for one that could not.
+    """
+    own = ocp.options.MultiprocessingOptions(
+        primary_host=processes.index(),
+        active_processes={processes.index()},
+        barrier_sync_key_prefix=f"read_{processes.index()}",
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=own)
+    folder = _step_folder(files.as_path(manager.directory), step) / _STATE
+    with ocp.Checkpointer(handler, multiprocessing_options=own) as reader:
+        return reader.restore(folder, args=ocp.args.StandardRestore(target))
 
 
 def _size(tree: PyTree) -> int:

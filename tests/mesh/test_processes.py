@@ -193,19 +193,74 @@ print("agreed", me)
 """
 
 
-@pytest.mark.multi_device
-def test_processes_agree(tmp_path):
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """``two(code, *words)`` runs a program in two processes of a device each; its exit code."""
     from ilp_jax.mesh import local
 
-    (tmp_path / "agreeing.py").write_text(AGREE)
-    before, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH"), str(tmp_path)
-    try:
-        both = local.start([], 2, 1, module="agreeing")
-    finally:
-        del os.environ["PYTHONPATH"]
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
-    assert local.wait(both) == 0
+    def run(code, *words):
+        (tmp_path / "program.py").write_text(code)
+        path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+        monkeypatch.setenv("PYTHONPATH", path)
+        return local.wait(local.start(words, 2, 1, module="program"))
+
+    return run
+
+
+@pytest.mark.multi_device
+def test_processes_agree(two):
+    assert two(AGREE) == 0
+
+
+UNREADABLE = """
+import os, sys
+from pathlib import Path
+from ilp_jax.config import default_config
+from ilp_jax.mesh import processes
+
+processes.join(default_config().mesh)
+
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from ilp_jax.train.checkpoint import Checkpoints, abstract
+
+folder, me = Path(sys.argv[1]), processes.index()
+split = NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec("x"))
+draw = lambda step: np.random.default_rng(step).normal(size=(2, 20_000)).astype(np.float32)
+values = {step: draw(step) for step in (1, 2)}
+
+def state(step):
+    mine = values[step][me : me + 1]
+    return {"a": jax.make_array_from_process_local_data(split, mine, (2, 20_000))}
+
+kept = Checkpoints(folder, keep=3)
+for step in values:
+    kept.save(step, state(step))
+    kept.wait()
+
+def cut():
+    # As in a bucket, where there are no checksums: what a process cannot read it learns alone.
+    for path in folder.rglob("checksums.json"):
+        path.unlink()
+    newest = folder / "000000002" / "state" / "ocdbt.process_1"
+    victim = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.truncate(victim, victim.stat().st_size // 2)
+
+processes.on_first(cut)
+step, back = kept.restore(2, abstract(state(1)))
+assert step == 1, step
+(part,) = back["a"].addressable_shards
+assert np.array_equal(part.data, values[1][me : me + 1])
+kept.save(3, back)
+kept.close()
+assert sorted(p.name for p in folder.iterdir() if p.name.isdigit()) == ["000000001", "000000003"]
+print("went on from", step)
+"""
+
+
+@pytest.mark.multi_device
+def test_a_part_that_one_process_cannot_read_is_passed_over_by_all(two, tmp_path):
+    assert two(UNREADABLE, str(tmp_path / "state")) == 0
 
 
 def test_a_run_meant_for_more_processes_is_refused(tiny_arguments, tmp_path, capsys):
