@@ -54,6 +54,12 @@ def devices_of(chips: Slice) -> Sequence[Any]:
             )
         except Exception as error:  # XLA's own type, or a message that depends on the version
             what = " ".join(str(error).split())[:200]
+            if "lockfile" in what:
+                raise UserError(
+                    "ilp compile",
+                    "another process of this machine has libtpu open",
+                    "wait for it, or set ALLOW_MULTIPLE_LIBTPU_LOAD=1 where no TPU is in use",
+                ) from error
             raise UserError(
                 f"--topology {chips}", f"libtpu does not have it ({what})", "give another slice"
             ) from error

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from ilp_jax.analysis import detection
+from ilp_jax.analysis import base_choices, detection
 from ilp_jax.analysis.figures import mean_of, share_of
 
 DETECT = {
@@ -116,6 +116,14 @@ def at(summary, point):
 def test_points_are_in_order_and_plain(summary):
     assert [one["point"] for one in summary["points"]] == ["base", "final"]
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_the_base_is_summarised_some_examples_at_a_time(inference, summary, monkeypatch):
+    monkeypatch.setattr(base_choices, "EXAMPLES_AT_ONCE", 3)
+    rows, (examples, plan) = inference.filter(pl.col("point") == "base"), known()
+    rows = rows.join(plan, on="example_id", how="semi").sort("example_id")
+    found = base_choices.summarise(rows, examples, CONFIG)
+    assert found == summary["base"] and found["exists"]["n"] > 6
 
 
 def test_stability_is_told_at_the_end(summary):
