@@ -39,20 +39,16 @@ def option_probabilities(
     )
     if points is not None:
         asked = asked.filter(pl.col("point").is_in(points))
-    score = pl.col("option_logprob_mean")
-    weight = (score - score.max().over(_ASKED)).exp()
+    weight = (pl.element() - pl.element().max()).exp()
     return (
         asked.select(
             *_ASKED,
             pl.int_ranges(pl.col("option_logprob_mean").list.len()).alias("option"),
-            "option_logprob_mean",
+            # Of each answer by itself: no table of all options has to be grouped again.
+            pl.col("option_logprob_mean").list.eval(weight / weight.sum()).alias("probability"),
         )
-        .explode("option", "option_logprob_mean")
-        .select(
-            *_ASKED,
-            pl.col("option").cast(pl.Int32),
-            (weight / weight.sum().over(_ASKED)).alias("probability"),
-        )
+        .explode("option", "probability")
+        .with_columns(pl.col("option").cast(pl.Int32))
     )
 
 
