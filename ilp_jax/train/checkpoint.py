@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -281,9 +282,11 @@ class BestCheckpoint:
         newest = self._manager.latest_step()
         if newest is None:
             return
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        folder = _step_folder(self.folder, newest) / _META
         try:
-            self._best = self._manager.restore(newest, args=args)[_META]
+            self._best = processes.on_first(
+                _read_alone, ocp.JsonCheckpointHandler, folder, ocp.args.JsonRestore()
+            )
         except Exception as error:
             log.warning("the best parameters are forgotten: %s", _one_line(error))
             self._manager.delete(newest)
@@ -340,20 +343,26 @@ def _damage(manager: ocp.CheckpointManager, step: int) -> str:
 
 
 def _read(manager: ocp.CheckpointManager, step: int, target: PyTree) -> PyTree:
-    """This process's parts of a state.
+    """This process's parts of a state."""
+    folder = _step_folder(files.as_path(manager.directory), step) / _STATE
+    return _read_alone(ocp.StandardCheckpointHandler, folder, ocp.args.StandardRestore(target))
 
-    Each process reads by itself: the manager's own ``restore`` ends at a barrier, where processes
-    that could read would wait for ever for one that could not.
+
+def _read_alone(handler: Callable[..., Any], folder: epath.Path, wanted: Any) -> Any:
+    """What this process reads by itself, whatever the others do.
+
+    A manager's own ``restore`` ends at a barrier, where processes that could read would wait for
+    ever for one that could not.
     """
     own = ocp.options.MultiprocessingOptions(
         primary_host=processes.index(),
         active_processes={processes.index()},
         barrier_sync_key_prefix=f"read_{processes.index()}",
     )
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=own)
-    folder = _step_folder(files.as_path(manager.directory), step) / _STATE
-    with ocp.Checkpointer(handler, multiprocessing_options=own) as reader:
-        return reader.restore(folder, args=ocp.args.StandardRestore(target))
+    with ocp.Checkpointer(
+        handler(multiprocessing_options=own), multiprocessing_options=own
+    ) as reader:
+        return reader.restore(folder, args=wanted)
 
 
 def _size(tree: PyTree) -> int:
