@@ -18,6 +18,7 @@ from etils import epath
 
 from ilp_jax import files
 from ilp_jax.errors import RunFailure, UserError
+from ilp_jax.mesh import LAUNCHED
 
 _AT_ONCE = 8  # files; one stream of a bucket does not fill a host's network
 _CHUNK = 16 << 20
@@ -122,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ilp: {source} -> {target}", flush=True)
         copied = fetch(source, target)
         print(f"ilp: {copied / 1e9:.2f} GB copied", flush=True)
+    os.environ[LAUNCHED] = "1"
     os.execv(sys.executable, [sys.executable, "-m", "ilp_jax", *words])
 
 

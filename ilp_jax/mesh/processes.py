@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from ilp_jax import progress
 from ilp_jax.errors import RunFailure, UserError
+from ilp_jax.mesh import LAUNCHED
 
 T = TypeVar("T")
 
@@ -51,7 +52,8 @@ def join(settings: ConfigDict, environ: MutableMapping[str, str] = os.environ) -
       environ: the environment.
 
     Raises:
-      UserError: the run is meant for another number of processes, or not all of them came.
+      UserError: the run is meant for another number of processes, or not all of them came
+        (RunFailure where a launcher started them all, so that it tries again).
     """
     wanted = settings.processes
     if not jax.distributed.is_initialized():
@@ -88,8 +90,11 @@ def _initialize(settings: ConfigDict, environ: MutableMapping[str, str]) -> None
     n = settings.processes or how.get("num_processes") or max(in_cluster, default=0)
 
     def wrong(what: str) -> UserError:
+        where = f"the run's {n} processes"
+        if environ.get(LAUNCHED):  # on all hosts, of which one may be lost: no wrong input
+            return RunFailure(where, what, "the launcher starts the run again")
         mend = "start the same command on every worker of the slice (`--worker=all`)"
-        return UserError(f"the run's {n} processes", what, mend)
+        return UserError(where, what, mend)
 
     # JAX's own limit aborts the process with a dump of its stack, so it comes after ours.
     late = wrong(f"did not all come within {settings.join_seconds} s")

@@ -44,10 +44,11 @@ def test_words():
 def test_becomes_the_run(tmp_path, monkeypatch, capsys):
     became = []
     monkeypatch.setattr(os, "execv", lambda *words: became.append(words))
+    monkeypatch.setenv("ILP_LAUNCHED", "")
     (tmp_path / "rows").write_text("x")
     on_host.main(["--fetch", str(tmp_path / "rows"), str(tmp_path / "here"), "--", "run", "--x"])
     words = [sys.executable, "-m", "ilp_jax", "run", "--x"]
-    assert became == [(sys.executable, words)]
+    assert became == [(sys.executable, words)] and os.environ["ILP_LAUNCHED"] == "1"
     assert (tmp_path / "here").read_text() == "x" and "GB copied" in capsys.readouterr().out
     assert on_host.main(["--fetch", str(tmp_path / "no"), "b", "--", "run"]) == 2
 

@@ -15,7 +15,7 @@ import pytest
 from ilp_jax import cli, files
 from ilp_jax.config import default_config
 from ilp_jax.errors import UserError
-from ilp_jax.mesh import processes
+from ilp_jax.mesh import LAUNCHED, processes
 from ilp_jax.stats.reader import read_stats
 from ilp_jax.stats.schema import KEY
 from ilp_jax.train import loop
@@ -171,7 +171,7 @@ AGREE = """
 import json, sys
 from ilp_jax.config import default_config
 from ilp_jax.errors import UserError
-from ilp_jax.mesh import processes
+from ilp_jax.mesh import LAUNCHED, processes
 
 processes.join(default_config().mesh)
 me = processes.index()
@@ -216,7 +216,7 @@ UNREADABLE = """
 import os, sys
 from pathlib import Path
 from ilp_jax.config import default_config
-from ilp_jax.mesh import processes
+from ilp_jax.mesh import LAUNCHED, processes
 
 processes.join(default_config().mesh)
 
@@ -276,18 +276,21 @@ def test_a_run_meant_for_more_processes_is_refused(tiny_arguments, tmp_path, cap
 
 
 @pytest.mark.multi_device
-@pytest.mark.parametrize("number", ["0", "1"])
-def test_one_of_two_says_that_it_is_alone(tiny_arguments, ilp, tmp_path, number):
+@pytest.mark.parametrize("number, launched", [("0", False), ("1", False), ("1", True)])
+def test_one_of_two_says_that_it_is_alone(tiny_arguments, ilp, tmp_path, number, launched):
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{one.getsockname()[1]}"
     where = dict(zip((processes.ADDRESS, processes.COUNT), (address, "2"), strict=True))
     env = {**os.environ, "JAX_PLATFORMS": "cpu", **where, processes.NUMBER: number}
+    # Wrong input is never tried again; a host that is lost while others start is no such thing.
+    env |= {LAUNCHED: "1"} if launched else {}
+    mend = "the launcher starts the run again" if launched else "start the same command"
     words = tiny_arguments(tmp_path / "run", "--config.mesh.join_seconds=1")
     done = ilp("run", *words, env=env)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == (1 if launched else 2), done.stderr
     assert done.stderr.splitlines()[-1].startswith(
-        "ilp: error: the run's 2 processes: did not all come within 1 s -- start the same command"
+        f"ilp: error: the run's 2 processes: did not all come within 1 s -- {mend}"
     )
     assert not (tmp_path / "run").exists()
 
