@@ -131,10 +131,9 @@ class Place:
             self._ask("outage", str(seconds))
             return
         ballast = self.disk / "ballast"
-        with open(ballast, "wb") as file, contextlib.suppress(OSError):
+        with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"0" * 4096)
-                file.flush()
         threading.Timer(seconds, lambda: ballast.unlink(missing_ok=True)).start()
 
     def back(self) -> None:
