@@ -13,11 +13,10 @@ from ilp_jax import chips, files, progress
 from ilp_jax.ahead.program import Compiled, compile_step
 from ilp_jax.ahead.table import render
 from ilp_jax.errors import UserError
-from ilp_jax.planning.flops import Model
 from ilp_jax.planning.subject import model_of
 
 _MOST_ROWS = 64  # a chip, beyond which no larger batch is looked for
-_TRIES = 3
+_TRIES = 8  # compilations to find it
 
 
 def compile_ahead(
@@ -67,7 +66,7 @@ def compile_ahead(
 
         size = config.train.batch_size
         with_norms = told(size, True)
-        most = _largest(config, where, model, with_norms, told) if largest else None
+        most = _largest(config, where, with_norms, told) if largest else None
         found = [told(size, False), with_norms]
     if out is not None:
         rows = [dataclasses.asdict(one) for one in found]
@@ -81,25 +80,41 @@ def compile_ahead(
 def _largest(
     config: ConfigDict,
     where: chips.Slice,
-    model: Model,
     first: Compiled,
     compiled: Callable[[int, bool], Compiled],
 ) -> int:
     """The most rows a step that fit, 0 where none do.
 
-    The peak grows by as much with each further row a chip, so two compilations say about where
-    the limit is; the step of that size is compiled, and smaller ones until one fits.
+    Of the last two sizes that fit, the growth of the peak says where the limit is; since the
+    compiler may lay out a larger step in another way, no guess is more than twice what fits.
     """
     unit = where.n_chips * config.train.microbatches // max(config.mesh.tensor, 1)
-    if not first.fits:
-        return 0
-    more = compiled(first.batch_size + unit, True)
-    if not more.fits:
-        return first.batch_size
-    a_row = max(more.hbm - first.hbm, 1.0)
-    room = where.chip.hbm_bytes - more.hbm
-    further = min(int(room / a_row), _MOST_ROWS)
-    for step in range(further, max(further - _TRIES, 0), -1):
-        if compiled(more.batch_size + step * unit, True).fits:
-            return more.batch_size + step * unit
-    return more.batch_size
+    known: list[tuple[int, float]] = []  # rows a chip that fit, and bytes
+    over, guess, found = _MOST_ROWS + 1, max(first.batch_size // unit, 1), first
+    for _ in range(_TRIES):
+        if found.fits:
+            known.append((found.batch_size // unit, found.hbm))
+            guess = _next(known, where.chip.hbm_bytes)
+        else:
+            over = found.batch_size // unit
+        if not known:
+            guess = guess // 2
+        guess = min(guess, over - 1)
+        if guess < 1 or known and guess <= known[-1][0]:
+            break
+        found = compiled(guess * unit, True)
+    else:
+        if found.fits:
+            known.append((found.batch_size // unit, found.hbm))
+    return known[-1][0] * unit if known else 0
+
+
+def _next(known: list[tuple[int, float]], room: float) -> int:
+    """Where the line through the last two sizes meets the limit; at most twice the last."""
+    rows, held = known[-1]
+    if len(known) == 1:
+        return rows + 1
+    before, held_before = known[-2]
+    a_row = (held - held_before) / (rows - before)
+    further = int((room - held) / a_row) if a_row > 0 else rows
+    return rows + min(max(further, 0), rows)

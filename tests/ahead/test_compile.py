@@ -5,8 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ilp_jax import cli
+from ilp_jax import chips, cli
+from ilp_jax.ahead.command import _largest
+from ilp_jax.ahead.program import Compiled
+from ilp_jax.config import default_config
 
 SCALE = Path(__file__).parents[2] / "configs" / "scale.py"
 WITH_LIBTPU = pytest.mark.skipif(
@@ -34,6 +39,32 @@ def test_without_the_compiler(monkeypatch, capsys):
     )
     assert cli.main(["compile", "--config", str(SCALE), "--topology", "v5e:4x4"]) == 2
     assert "needs libtpu" in capsys.readouterr().err
+
+
+@given(
+    fixed=st.floats(1e9, 14e9),
+    a_row=st.floats(0.3e9, 6e9),
+    cheaper_by=st.floats(0.0, 2e9),
+    rows=st.integers(1, 3),
+)
+def test_the_most_rows_that_fit(fixed, a_row, cheaper_by, rows):
+    """Steps of two rows and more may be laid out in another way than one of a lone row."""
+    config, where, tried = default_config(), chips.topology("v5e:4x4"), []
+
+    def held(n):
+        return fixed + a_row * n - (cheaper_by if n > 1 else 0.0)
+
+    def compiled(batch_size, norms=True):
+        n, rest = divmod(batch_size, where.n_chips)
+        assert rest == 0 and n not in tried
+        tried.append(n)
+        return Compiled(batch_size, 64, 64, norms, held(n) <= where.chip.hbm_bytes, 0.0, held(n))
+
+    found = _largest(config, where, compiled(rows * where.n_chips), compiled)
+    fit = [held(n) <= where.chip.hbm_bytes for n in range(1, 65)]
+    assert found % where.n_chips == 0 and (not found or fit[found // where.n_chips - 1])
+    if fit == sorted(fit, reverse=True):  # else one row may not fit where two do
+        assert found == sum(fit) * where.n_chips
 
 
 @WITH_LIBTPU
