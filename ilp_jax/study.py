@@ -275,6 +275,7 @@ def _run_phases(
             else:
                 _PHASE[phase](session)
             seconds = time.monotonic() - start
+            processes.exchange(None)  # done when all are: the next phase reads what each wrote
             processes.on_first(_finish, config, workdir, phase, seconds)
     return _result(workdir, wanted[-1])
 

@@ -103,6 +103,7 @@ def ask_point(ws: Workspace, params: Any, point: Point) -> None:
 
     done = processes.on_first(begin)
     answers = None if done else _answers(ws, params, point, folder, identity)
+    processes.exchange(None)  # all have read the parts that the first deletes now
     processes.on_first(lambda: end(answers))
 
 

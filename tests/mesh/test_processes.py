@@ -39,6 +39,20 @@ def together(words, cache, **kwargs):
     return subprocess.run([*LOCAL, *words], env=env, capture_output=True, text=True, **kwargs)
 
 
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """``two(code, *words)`` runs a program in two processes of a device each; its exit code."""
+    from ilp_jax.mesh import local
+
+    def run(code, *words):
+        (tmp_path / "program.py").write_text(code)
+        path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+        monkeypatch.setenv("PYTHONPATH", path)
+        return local.wait(local.start(words, 2, 1, module="program"))
+
+    return run
+
+
 def by_key(workdir):
     return read_stats(workdir).sort(KEY)
 
@@ -88,6 +102,36 @@ def test_two_processes_run_the_study_of_one(finished_run, tiny_arguments, cache,
     assert differing_verdicts(finished_run, workdir).height == 0
     for name in ("examples.parquet", "plan.parquet"):
         assert files.read_parquet(workdir / name).equals(files.read_parquet(finished_run / name))
+
+
+SLOW_SECOND = """
+import sys, time
+from ilp_jax import files
+from ilp_jax.mesh import processes
+
+# The second process takes its time to read what both have asked, and to merge its statistics.
+real = files.read_arrow, files.write_parquet_parts
+
+def read_arrow(path):
+    time.sleep(0.3 * processes.index())
+    return real[0](path)
+
+def write_parquet_parts(*args, **kwargs):
+    time.sleep(2.0 * processes.index() * ("stats/" in str(args[0])))
+    return real[1](*args, **kwargs)
+
+files.read_arrow, files.write_parquet_parts = read_arrow, write_parquet_parts
+from ilp_jax.cli import main
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.multi_device
+def test_the_first_does_not_run_ahead_of_a_slower_one(tiny_arguments, two, tmp_path):
+    words = tiny_arguments(tmp_path / "run", "--config.detect.points=base,final")
+    assert two(SLOW_SECOND, "run", *words) == 0
+    assert not list((tmp_path / "run" / "inference").glob(".parts*"))
 
 
 @pytest.mark.slow
@@ -191,20 +235,6 @@ else:
     raise AssertionError
 print("agreed", me)
 """
-
-
-@pytest.fixture
-def two(tmp_path, monkeypatch):
-    """``two(code, *words)`` runs a program in two processes of a device each; its exit code."""
-    from ilp_jax.mesh import local
-
-    def run(code, *words):
-        (tmp_path / "program.py").write_text(code)
-        path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
-        monkeypatch.setenv("PYTHONPATH", path)
-        return local.wait(local.start(words, 2, 1, module="program"))
-
-    return run
 
 
 @pytest.mark.multi_device
