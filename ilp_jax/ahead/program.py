@@ -28,7 +28,9 @@ from ilp_jax.train.optim import make_optimizer
 from ilp_jax.train.step import init_state
 from ilp_jax.workspace import make_programs
 
-_ROOM = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+# What libtpu says where a step does not fit: of all it holds, or of what it needs beside the state.
+_HELD = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm")
+_BESIDE = re.compile(r"required for HLO temporaries \(([\d.]+)([KMG])\)")
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -115,16 +117,15 @@ def compile_step(
     try:
         compiled = lowered.compile()
     except Exception as error:  # XLA's own type; its text has the figures
-        room = _ROOM.search(str(error))
-        if room is None:
+        temporaries = _asked(str(error), state_bytes)
+        if temporaries is None:
             raise
-        asked = float(room[1]) * _UNIT[room[2]]
         return Compiled(
             **common,
             norms=norms,
             fits=False,
             state=state_bytes,
-            temporaries=asked - state_bytes,
+            temporaries=temporaries,
             compile_seconds=time.monotonic() - start,
         )
     taken = time.monotonic() - start
@@ -150,6 +151,14 @@ def compile_step(
         memory=_traffic(config, model, chips) / chips.chip.hbm_bandwidth,
         compile_seconds=taken,
     )
+
+
+def _asked(error: str, state_bytes: float) -> float | None:
+    """Bytes beside the state that a step asked for in vain; None for another error."""
+    for pattern, less in ((_HELD, state_bytes), (_BESIDE, 0.0)):
+        if found := pattern.search(error):
+            return float(found[1]) * _UNIT[found[2]] - less
+    return None
 
 
 def _traffic(config: ConfigDict, model: Model, chips: Slice) -> float:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ilp_jax import chips, cli
+from ilp_jax.ahead import program
 from ilp_jax.ahead.command import _largest
 from ilp_jax.ahead.program import Compiled
 from ilp_jax.config import default_config
@@ -65,6 +66,26 @@ def test_the_most_rows_that_fit(fixed, a_row, cheaper_by, rows):
     assert found % where.n_chips == 0 and (not found or fit[found // where.n_chips - 1])
     if fit == sorted(fit, reverse=True):  # else one row may not fit where two do
         assert found == sum(fit) * where.n_chips
+
+
+@pytest.mark.parametrize(
+    ("told", "beside"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 40.00G of 15.75G hbm.",
+            39,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (33.00G) exceeds available HBM (15.75G).",
+            33,
+        ),
+        ("INTERNAL: something else", None),
+    ],
+)
+def test_what_the_compiler_says_of_memory(told, beside):
+    found = program._asked(told, 2.0**30)
+    assert found == (None if beside is None else beside * 2**30)
 
 
 @WITH_LIBTPU
