@@ -49,7 +49,7 @@ def failure(error: BaseException | None) -> UserError | None:
         if status in _NO_ACCESS or (status is None and str(one).startswith("Forbidden:")):
             mend = "see who you are with `gcloud auth list`, and give that account access to it"
             return UserError(where or "bucket", f"lets you not in ({_short(one)})", mend)
-        if number in _GONE or status is not None or _of_client(one):
+        if number in _GONE or status is not None or (_of_client(one) and not _is_missing(one)):
             return RunFailure(
                 where or ("disk" if number else "bucket"),
                 f"does not answer ({_short(one)})",
@@ -77,6 +77,10 @@ def _status(error: BaseException) -> int | None:
     found = _HTTP_STATUS.search(str(error))
     code = int(found[1]) if found else int(code) if str(code).isdecimal() else None
     return None if code == 404 else code
+
+
+def _is_missing(error: BaseException) -> bool:
+    return str(getattr(error, "code", None)) == "404"
 
 
 def _of_client(error: BaseException) -> bool:

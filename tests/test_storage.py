@@ -75,6 +75,7 @@ def test_what_gcsfs_makes_of_forbidden():
         ValueError(TENSORSTORE["missing"]),
         of_client("google.protobuf.message"),
         of_client("gcsfsx"),
+        of_client("gcsfs.retry", code=404),
         None,
     ],
 )

@@ -131,24 +131,6 @@ class Split:
             x_BxTxI, gs_BxTxO
         )
 
-    def head_rows_of_inputs(
-        self, ids_BxT: jax.Array, h_BxRxD: jax.Array, g_BxRxV: jax.Array
-    ) -> jax.Array:
-        """``rules.head_rows_of_inputs``, each device for its own rows.
-
-        Where the vocabulary is split, devices have to ask each other for it.
-        """
-        if self.shards.mesh.shape[self.shards.tensor] > 1:
-            return rules.head_rows_of_inputs(ids_BxT, h_BxRxD, g_BxRxV)
-        rows = PartitionSpec(self.shards.batch)
-        return jax.shard_map(
-            rules.head_rows_of_inputs,
-            mesh=self.shards.mesh,
-            in_specs=(rows, rows, rows),
-            out_specs=rows,
-            check_vma=False,
-        )(ids_BxT, h_BxRxD, g_BxRxV)
-
     def _axes(self, kernel: PartitionSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """For each dimension of a kernel the axes of the rows that its parts are reduced over."""
         found = []

@@ -180,7 +180,7 @@ def _tied_head_bwd(method, split, residuals, g_BxRxV):
             squares_B = algebra.gram_squares(h_BxRxD, (g_BxRxV,))
         else:
             squares_B = jnp.zeros(h_BxRxD.shape[0], jnp.float32)
-    link_BxTxD = algebra.head_rows_of_inputs(ids_BxT, h_BxRxD, g_BxRxV)
+    link_BxTxD = rules.head_rows_of_inputs(ids_BxT, h_BxRxD, g_BxRxV)
     return dh_BxRxD, dtable_VxD, None, link_BxTxD, squares_B
 
 
