@@ -25,6 +25,7 @@ from ilp_jax.models.layers import (
 )
 from ilp_jax.models.lora import COLLECTION, LoraConfig
 from ilp_jax.norms import rules, taps
+from ilp_jax.norms.lookup import Lookup
 from ilp_jax.norms.shards import Shards, Split
 
 GROUPS = ("embed", "attn", "mlp", "norm", "head")
@@ -103,9 +104,15 @@ class Decoder(nn.Module):
             probes, method = zero_probes(tokens_BxT.shape[0]) | adapters, rules.OFF
 
         table_VxD = _Table(c.vocab_size, c.d_model, name="embed")()
-        x_BxTxD, link_BxTxD = taps.embed(table_VxD, tokens_BxT, probes["embed"])
-        link_BxTxD = options.pin(link_BxTxD)
-        x_BxTxD = options.pin(x_BxTxD).astype(c.compute_dtype)
+        lookup = None
+        if self.shards:
+            table_spec = self.shards.of_matrix("embed/embedding", table_VxD.shape)
+            if self.shards.divides(tokens_BxT.shape[0]):  # else a lone row, to initialise
+                lookup = Lookup(self.shards, table_spec)
+        x_BxTxD, link_BxTxD = taps.embed(
+            table_VxD, tokens_BxT, probes["embed"], c.compute_dtype, lookup
+        )
+        x_BxTxD, link_BxTxD = options.pin(x_BxTxD), options.pin(link_BxTxD)
 
         layer = nn.remat(Layer, prevent_cse=False) if c.remat == "full" else Layer
         layers = nn.scan(
@@ -133,10 +140,9 @@ class Decoder(nn.Module):
         )
         split = None
         if self.shards:
-            path, shape = "head/kernel", (c.d_model, c.vocab_size)
-            if c.tie_embeddings:
-                path, shape = "embed/embedding", shape[::-1]
-            split = Split(self.shards, (self.shards.of_matrix(path, shape),), output=True)
+            head_spec = self.shards.of_matrix("head/kernel", table_VxD.shape[::-1])
+            spec = table_spec if c.tie_embeddings else head_spec
+            split = Split(self.shards, (spec,), output=True)
             h_BxRxD = split.pin_input(h_BxRxD)
         if c.tie_embeddings:
             logits_BxRxV = taps.tied_head(

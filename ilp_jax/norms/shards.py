@@ -57,7 +57,7 @@ class Shards:
             nothing is done.
           width_split: whether the last axis is split over ``tensor``.
         """
-        if x.shape[0] % self._n_batch:
+        if not self.divides(x.shape[0]):
             return x
         spec = self.spec(x.ndim, width_split)
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
@@ -67,9 +67,9 @@ class Shards:
         last = self.tensor if width_split else None
         return PartitionSpec(self.batch, *[None] * (n_dims - 2), last)
 
-    @property
-    def _n_batch(self) -> int:
-        return math.prod(self.mesh.shape[axis] for axis in self.batch)
+    def divides(self, batch_size: int) -> bool:
+        """Whether so many rows can be split evenly."""
+        return batch_size % math.prod(self.mesh.shape[axis] for axis in self.batch) == 0
 
 
 @dataclasses.dataclass(frozen=True)

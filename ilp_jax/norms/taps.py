@@ -16,11 +16,13 @@ A custom_vjp has no forward-mode derivative: ``jax.jvp`` needs operations withou
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ilp_jax.norms import rules
+from ilp_jax.norms.lookup import Lookup
 from ilp_jax.norms.shards import Split
 
 
@@ -94,36 +96,51 @@ def _per_example_bwd(_, grads_Bx):
 per_example.defvjp(_per_example_fwd, _per_example_bwd)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def embed(
-    table_VxD: jax.Array, ids_BxT: jax.Array, probe_B: jax.Array
+    table_VxD: jax.Array,
+    ids_BxT: jax.Array,
+    probe_B: jax.Array,
+    dtype: Any = jnp.float32,
+    lookup: Lookup | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Looks tokens up; also emits a ``link`` for a head tied to the same table.
 
     Args:
-      table_VxD: float32 embedding table.
+      table_VxD: float32 embedding table; its gradient stays float32.
       ids_BxT: int32 tokens.
       probe_B: float32 zeros.
+      dtype: of the embeddings.
+      lookup: how the table lies on a mesh; None without one.
 
     Returns:
-      The float32 embeddings [B, T, D], and the link: zeros [B, T, D] whose cotangent
+      The embeddings [B, T, D], and the link: float32 zeros [B, T, D] whose cotangent
       ``tied_head`` sets to its own gradient's rows at these tokens.
     """
+    return _embed_fwd(table_VxD, ids_BxT, probe_B, dtype, lookup)[0]
+
+
+def _embed_fwd(table_VxD, ids_BxT, probe_B, dtype, lookup):
     del probe_B
-    rows_BxTxD = jnp.take(table_VxD, ids_BxT, axis=0)
-    return rows_BxTxD, jnp.zeros_like(rows_BxTxD)
-
-
-def _embed_fwd(table_VxD, ids_BxT, probe_B):
+    if lookup:
+        rows_BxTxD, seen_BxT = lookup.rows(table_VxD, ids_BxT, dtype)
+    else:
+        rows_BxTxD, seen_BxT = jnp.take(table_VxD, ids_BxT, axis=0).astype(dtype), ids_BxT
+    link_BxTxD = jnp.zeros(rows_BxTxD.shape, jnp.float32)
     # The table itself is not needed, but its shape is; an empty slice carries it.
-    return embed(table_VxD, ids_BxT, probe_B), (ids_BxT, table_VxD[:, :0])
+    return (rows_BxTxD, link_BxTxD), (ids_BxT, seen_BxT, table_VxD[:, :0])
 
 
-def _embed_bwd(residuals, cotangents):
-    ids_BxT, shape_Vx0 = residuals
+def _embed_bwd(dtype, lookup, residuals, cotangents):
+    del dtype
+    ids_BxT, seen_BxT, shape_Vx0 = residuals
     g_BxTxD, head_rows_BxTxD = cotangents
-    dtable_VxD = jnp.zeros((shape_Vx0.shape[0], g_BxTxD.shape[-1]), jnp.float32)
-    dtable_VxD = dtable_VxD.at[ids_BxT].add(g_BxTxD)
+    n_vocab = shape_Vx0.shape[0]
+    if lookup:
+        dtable_VxD = lookup.gradient(seen_BxT, g_BxTxD, n_vocab)
+    else:
+        dtable_VxD = jnp.zeros((n_vocab, g_BxTxD.shape[-1]), jnp.float32)
+        dtable_VxD = dtable_VxD.at[ids_BxT].add(g_BxTxD.astype(jnp.float32))
     squares_B = rules.embedding_squares(ids_BxT, g_BxTxD)
     squares_B += rules.tied_cross_term(g_BxTxD, head_rows_BxTxD)
     return dtable_VxD, None, squares_B
