@@ -45,29 +45,7 @@ from ilp_jax.stats.reader import read_stats
 from ilp_jax.stats.schema import KEY
 
 ROOT = Path(__file__).resolve().parents[1]
-# Ends its own process by SIGKILL at a call of a function whose arguments contain a text.
-FATAL = """
-import importlib, os, signal, sys
-target, n, text = {moment!r}
-module, _, path = target.partition(":")
-*owners, name = path.split(".")
-owner = importlib.import_module(module)
-for one in owners:
-    owner = getattr(owner, one)
-real, calls = getattr(owner, name), 0
-
-def fatal(*args, **kwargs):
-    global calls
-    calls += text in repr((args, kwargs))
-    if calls == n and os.environ["JAX_PROCESS_ID"] == "{victim}":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-
-setattr(owner, name, fatal)
-from ilp_jax.cli import main
-
-sys.exit(main())
-"""
+# Moments of tests/fatal_run.py.
 ON_DISK = {
     "inside a checkpoint's save": ("ilp_jax.train.checkpoint:write_checksums", 1, "state"),
     "inside a flush of statistics": ("os:replace", 2, "stats/.train"),
@@ -249,7 +227,7 @@ def main() -> int:
         ("JAX_COMPILATION_CACHE_DIR", str(options.out / "compiled")),
         ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0"),
         ("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1"),
-        ("PYTHONPATH", f"{options.out}:{ROOT}:{os.environ.get('PYTHONPATH', '')}"),
+        ("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}"),
     ):
         os.environ[name] = value
     make = "import conftest, json, sys; from pathlib import Path; f = Path(sys.argv[1]);"
@@ -308,7 +286,7 @@ def series(options: argparse.Namespace, quiet: epath.Path, killed: Place) -> int
         begin_again()
         if workdir.exists():
             workdir.rmtree()
-        (options.out / "fatal_run.py").write_text(FATAL.format(moment=moment, victim=0))
+        os.environ["FATAL_CALL"] = json.dumps(moment)
         tell(name, f"exit code {run(words, 'fatal_run')}")
     assert run(words) == 0
     found.extend(differing(quiet, workdir))

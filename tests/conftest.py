@@ -181,30 +181,6 @@ SMALL_WORLD = (
     "--config.diagnose.methods=rules,paper",
 )
 
-# Kills its own process at the n-th call of a function whose arguments contain a text.
-FATAL = """
-import importlib, os, signal, sys
-target, n, text, *words = sys.argv[1:]
-module, _, path = target.partition(":")
-*owners, name = path.split(".")
-owner = importlib.import_module(module)
-for one in owners:
-    owner = getattr(owner, one)
-real, calls = getattr(owner, name), 0
-
-def fatal(*args, **kwargs):
-    global calls
-    calls += text in repr((args, kwargs))
-    if calls == int(n):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-
-setattr(owner, name, fatal)
-from ilp_jax.cli import main
-
-sys.exit(main(words))
-"""
-
 
 @pytest.fixture(scope="session")
 def ilp(tmp_path_factory):
@@ -221,9 +197,13 @@ def ilp(tmp_path_factory):
     }
 
     def run(*words, killed_at=None, start=False, **kwargs):
-        front = ["-m", "ilp_jax"] if killed_at is None else ["-c", FATAL, *map(str, killed_at)]
+        front = ["-m", "ilp_jax"]
+        env = {**os.environ, **cache}
+        if killed_at is not None:
+            front = [str(Path(__file__).with_name("fatal_run.py"))]
+            env["FATAL_CALL"] = json.dumps(killed_at)
         command = [sys.executable, *front, *map(str, words)]
-        kwargs = {"text": True, "env": {**os.environ, **cache}, **kwargs}
+        kwargs = {"text": True, "env": env, **kwargs}
         if start:
             return subprocess.Popen(command, **kwargs)
         return subprocess.run(command, capture_output=True, **kwargs)
