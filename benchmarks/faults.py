@@ -39,7 +39,7 @@ import bucket_server
 import polars as pl
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.mesh import local
 from ilp_jax.stats.reader import read_stats
 from ilp_jax.stats.schema import KEY
@@ -178,7 +178,7 @@ def differing(a: epath.Path, b: epath.Path) -> list[str]:
         found = {"stats": read_stats(run).sort(KEY)}
         names = ["diagnosis.parquet", "signals.parquet", "examples.parquet", "plan.parquet"]
         names += [f"inference/{p.name}" for p in files.list_files(run / "inference", ".parquet")]
-        return found | {name: files.read_parquet(run / name) for name in names}
+        return found | {name: parquet.read(run / name) for name in names}
 
     one, other = tables(a), tables(b)
     return [

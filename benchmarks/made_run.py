@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.config import default_config, to_dict
 from ilp_jax.data.tables import EXAMPLES_SCHEMA, PLAN_SCHEMA
 from ilp_jax.stats import shards
@@ -210,12 +210,12 @@ def write_examples(folder: Path, made: Made, frame: pl.DataFrame, index: np.ndar
         pl.lit(False).alias("truncated"),
         pl.lit("{}").alias("meta"),
     )
-    files.write_parquet(folder / "examples.parquet", table, schema=EXAMPLES_SCHEMA)
+    parquet.write(folder / "examples.parquet", table, schema=EXAMPLES_SCHEMA)
     made.options = table["options"]
     rng = np.random.default_rng(5)
     plan = pl.DataFrame({"example_id": made.ids, "stage": made.stage})
     plan = plan.with_columns(pl.Series("position", rng.random(n)), copies=1).sort("stage")
-    files.write_parquet(folder / "plan.parquet", plan, schema=PLAN_SCHEMA)
+    parquet.write(folder / "plan.parquet", plan, schema=PLAN_SCHEMA)
 
 
 def answers_at(made: Made, rows: np.ndarray, frame: pl.DataFrame, index, point, rng) -> pa.Table:
@@ -264,7 +264,7 @@ def answers_at(made: Made, rows: np.ndarray, frame: pl.DataFrame, index, point, 
         for p in parts
     ]
     table = pl.concat([empty, *cast], how="diagonal")
-    return files.conform(table.to_arrow(compat_level=pl.CompatLevel.oldest()), INFERENCE_SCHEMA)
+    return parquet.conform(table.to_arrow(compat_level=pl.CompatLevel.oldest()), INFERENCE_SCHEMA)
 
 
 def make(folder: Path, n_examples: int, hosts: int = HOSTS, seed: int = 0) -> dict:
@@ -287,9 +287,7 @@ def make(folder: Path, n_examples: int, hosts: int = HOSTS, seed: int = 0) -> di
     for point in ("base", *(f"stage_{s}" for s in range(1, STAGES + 1)), "final"):
         parts = np.array_split(np.arange(n_examples), max(n_examples // _AT_ONCE, 1))
         tables = (answers_at(made, rows, frame, index, point, rng) for rows in parts)
-        files.write_parquet_parts(
-            folder / "inference" / f"{point}.parquet", tables, INFERENCE_SCHEMA
-        )
+        parquet.write_parts(folder / "inference" / f"{point}.parquet", tables, INFERENCE_SCHEMA)
     lap("tables")
     config = to_dict(default_config())
     config["detect"]["points"] = POINTS

@@ -18,7 +18,7 @@ from typing import Any
 
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def open_run(
     path = files.as_path(workdir) / FILE
     config = json.loads(files.to_json(resolved_config))
     record = {
-        "schema_version": files.SCHEMA_VERSION,
+        "schema_version": parquet.SCHEMA_VERSION,
         "config": config,
         "config_hash": config_hash or hash_config(config, ignore),
         "versions": versions(),

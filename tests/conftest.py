@@ -248,7 +248,7 @@ def planted_run(planted_arguments, ilp, tmp_path_factory):
 @pytest.fixture(scope="session")
 def same_run():
     """``same_run(a, b)``: the tables and figures of two runs, bit for bit, clocks aside."""
-    from ilp_jax import files
+    from ilp_jax import parquet
     from ilp_jax.stats import reader
     from ilp_jax.stats.schema import KEY
     from ilp_jax.train.metrics import read_metrics
@@ -277,7 +277,7 @@ def same_run():
             "projections/representations.parquet",
             *(f"inference/{point}" for point in points[0]),
         ]:
-            pairs[name] = [files.read_parquet(run / name) for run in (a, b)]
+            pairs[name] = [parquet.read(run / name) for run in (a, b)]
         for name, (one, other) in pairs.items():
             assert one.schema == other.schema, name
             one, other = bits(one), bits(other)

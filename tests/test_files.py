@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ilp_jax import atomic, files
+from ilp_jax import atomic, files, parquet
 from ilp_jax.errors import RunFailure, UserError
 
 
@@ -25,43 +25,43 @@ def frame(n=3):
 
 def test_parquet_round_trip_with_metadata(tmp_path):
     path = tmp_path / "deep" / "table.parquet"
-    files.write_parquet(path, frame(), {"who": "me"})
-    assert files.read_parquet(path).equals(frame())
-    assert files.read_metadata(path) == {"schema_version": "1", "who": "me"}
-    assert files.read_parquet(path, ["id"]).columns == ["id"]
+    parquet.write(path, frame(), {"who": "me"})
+    assert parquet.read(path).equals(frame())
+    assert parquet.read_metadata(path) == {"schema_version": "1", "who": "me"}
+    assert parquet.read(path, ["id"]).columns == ["id"]
     assert os.listdir(path.parent) == ["table.parquet"]
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
 def test_parquet_is_readable_without_our_code(tmp_path):
-    files.write_parquet(tmp_path / "t.parquet", frame())
+    parquet.write(tmp_path / "t.parquet", frame())
     assert pl.read_parquet(tmp_path / "t.parquet").equals(frame())
     assert pq.read_table(tmp_path / "t.parquet")["text"].to_pylist() == ["a", None, "ü"]
 
 
 def test_schema_is_enforced(tmp_path):
     schema = pa.schema([pa.field("b", pa.int32(), nullable=False), pa.field("a", pa.float32())])
-    files.write_parquet(tmp_path / "t.parquet", pl.DataFrame({"a": [1.5], "b": [2]}), schema=schema)
-    assert files.read_arrow(tmp_path / "t.parquet").schema.equals(schema)
+    parquet.write(tmp_path / "t.parquet", pl.DataFrame({"a": [1.5], "b": [2]}), schema=schema)
+    assert parquet.read_arrow(tmp_path / "t.parquet").schema.equals(schema)
     for bad in ({"a": [1.0]}, {"a": [1.0], "b": [1], "c": [1]}, {"a": [1.0], "b": [None]}):
         with pytest.raises(ValueError):
-            files.write_parquet(tmp_path / "t.parquet", pl.DataFrame(bad), schema=schema)
-    assert len(files.read_parquet(tmp_path / "t.parquet")) == 1
+            parquet.write(tmp_path / "t.parquet", pl.DataFrame(bad), schema=schema)
+    assert len(parquet.read(tmp_path / "t.parquet")) == 1
 
 
 def test_newer_missing_and_damaged_files(tmp_path):
     newer = tmp_path / "newer.parquet"
-    files.write_parquet(newer, frame(), {files.VERSION_KEY: str(files.SCHEMA_VERSION + 1)})
+    parquet.write(newer, frame(), {parquet.VERSION_KEY: str(parquet.SCHEMA_VERSION + 1)})
     with pytest.raises(UserError, match="newer"):
-        files.read_parquet(newer)
+        parquet.read(newer)
     with pytest.raises(UserError, match="no such file"):
-        files.read_parquet(tmp_path / "none.parquet")
-    files.write_parquet(tmp_path / "t.parquet", frame())
+        parquet.read(tmp_path / "none.parquet")
+    parquet.write(tmp_path / "t.parquet", frame())
     whole = (tmp_path / "t.parquet").read_bytes()
     for content in (b"", whole[: len(whole) // 2], bytes(len(whole))):
         (tmp_path / "t.parquet").write_bytes(content)
         with pytest.raises(UserError, match="not a readable Parquet"):
-            files.read_parquet(tmp_path / "t.parquet")
+            parquet.read(tmp_path / "t.parquet")
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         files.read_json(tmp_path / "x.json")
@@ -100,7 +100,7 @@ def test_full_disk_is_a_run_failure_that_leaves_nothing(tmp_path, monkeypatch, w
         if write == "text":
             files.write_text(path, "new" * 100_000)
         else:
-            files.write_parquet(path, pl.DataFrame({"x": np.random.default_rng(0).random(50_000)}))
+            parquet.write(path, pl.DataFrame({"x": np.random.default_rng(0).random(50_000)}))
     assert caught.value.exit_code == 1
     assert os.listdir(tmp_path) == ["t.bin"]
     assert path.read_text() == "old"
@@ -118,7 +118,7 @@ def test_failure_to_sync(tmp_path, monkeypatch, code):
 
 
 def test_temporaries_are_ignored_and_removed(tmp_path):
-    files.write_parquet(tmp_path / "a.parquet", frame())
+    parquet.write(tmp_path / "a.parquet", frame())
     for host in (0, 1):
         name = atomic._temporary_name(f"b.host-000{host}.parquet")
         assert files.is_temporary(name)
@@ -136,7 +136,7 @@ def test_killed_write_leaves_the_old_file(tmp_path, moment):
     files.write_text(tmp_path / "x.txt", "old")
     code = f"""
 import os, signal
-from ilp_jax import atomic, files
+from ilp_jax import atomic, files, parquet
 {moment} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
 files.write_text({str(tmp_path / "x.txt")!r}, "new")
 """
@@ -160,7 +160,7 @@ def test_local_paths_are_told_from_buckets():
 def test_rows_that_are_wanted(tmp_path_factory, values, least, group):
     path = tmp_path_factory.mktemp("where") / "t.parquet"
     table = pl.DataFrame({"a": values, "b": [str(v) for v in values]}, {"a": pl.Int64, "b": str})
-    files.write_parquet(path, table, row_group_rows=group)
+    parquet.write(path, table, row_group_rows=group)
     wanted = pl.col("a") >= least
-    assert files.read_where(path, wanted).equals(table.filter(wanted))
-    assert files.read_where(path, wanted, ["a"]).equals(table.filter(wanted).select("a"))
+    assert parquet.read_where(path, wanted).equals(table.filter(wanted))
+    assert parquet.read_where(path, wanted, ["a"]).equals(table.filter(wanted).select("a"))

@@ -17,6 +17,7 @@ WITHOUT_JAX = (
     "errors.py",
     "atomic.py",
     "files.py",
+    "parquet.py",
     "stats/schema.py",
     "stats/reader.py",
     "analysis/**/*.py",

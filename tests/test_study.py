@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ilp_jax import cli, files
+from ilp_jax import cli, parquet
 from ilp_jax.config import from_run
 from ilp_jax.models import weights
 from ilp_jax.models.decoder import Decoder
@@ -102,16 +102,16 @@ def test_every_file_of_the_contract(finished_run):
     tables |= {str(path): COLUMNS["stats"] for path in stats}
     assert len(stats) == 2  # one a phase: probe and train, compacted
     for name, columns in tables.items():
-        assert files.read_parquet(finished_run / name).columns == columns.split(), name
-        assert files.read_metadata(finished_run / name)["schema_version"] == "1"
+        assert parquet.read(finished_run / name).columns == columns.split(), name
+        assert parquet.read_metadata(finished_run / name)["schema_version"] == "1"
     assert {p.name for p in (finished_run / "inference").iterdir()} == {
         f"{point}.parquet" for point in points
     }
     vectors = finished_run / "projections/representations.parquet"
-    assert files.read_parquet(vectors).columns == ["example_id", "vector"]
-    assert "final norm" in files.read_metadata(vectors)["layer"]
+    assert parquet.read(vectors).columns == ["example_id", "vector"]
+    assert "final norm" in parquet.read_metadata(vectors)["layer"]
     ids = read_examples(finished_run)["example_id"]
-    assert sorted(files.read_parquet(vectors)["example_id"]) == sorted(ids)
+    assert sorted(parquet.read(vectors)["example_id"]) == sorted(ids)
     assert list((finished_run / "tensorboard").iterdir())
     summary = json.loads((finished_run / "summary.json").read_text(), parse_constant=pytest.fail)
     assert {"shares", "probe_loss", "n_examples", "report"} <= set(summary)

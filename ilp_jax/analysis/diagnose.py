@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.analysis import (
     detection,
     forgetting,
@@ -86,7 +86,7 @@ def diagnose(
         unasked = [not_asked.not_asked(parts.inference(k), detect) for k in range(len(parts))]
         about = signals.notes(parts.workdir)
         told: dict[str, Any] = {}
-        files.write_parquet_parts(
+        parquet.write_parts(
             parts.workdir / DIAGNOSIS, _diagnosed(parts, config, told), DIAGNOSIS_SCHEMA
         )
         summary |= told

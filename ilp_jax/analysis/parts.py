@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.stats import reader, shards
 
 STATS_AT_ONCE = 1 << 22
@@ -118,9 +118,9 @@ class Parts:
                 )
             for point in self.points:
                 path = self.workdir / reader.INFERENCE / f"{point}{shards.SUFFIX}"
-                for rows in files.read_groups(path):
+                for rows in parquet.read_groups(path):
                     rows = rows.add_column(0, "point", pa.array([point] * len(rows)))
-                    rows = files.conform(rows, schema.schema)
+                    rows = parquet.conform(rows, schema.schema)
                     number = np.searchsorted(lows, rows["example_id"].to_numpy(), side="right")
                     order = np.argsort(number, kind="stable")
                     ends = np.searchsorted(number[order], np.arange(len(writers) + 1))
@@ -151,8 +151,8 @@ def opened(
       UserError: the folder is not a run's, or a table is damaged.
     """
     workdir = reader.check_run(workdir)
-    ids = files.read_parquet(workdir / "examples.parquet", ["example_id"])["example_id"]
-    n_rows = sum(files.count_rows(path) for path in shards.counting(workdir / reader.STATS))
+    ids = parquet.read(workdir / "examples.parquet", ["example_id"])["example_id"]
+    n_rows = sum(parquet.count_rows(path) for path in shards.counting(workdir / reader.STATS))
     n_parts = max(-(-len(ids) // examples_at_once), -(-n_rows // stats_at_once), 1)
     if n_parts == 1:
         yield Parts(workdir, None, [(_LEAST, _MOST)])

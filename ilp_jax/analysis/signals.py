@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import parquet
 from ilp_jax.analysis import dynamics, retention
 from ilp_jax.analysis.duplicates import REPRESENTED
 from ilp_jax.analysis.parts import Parts
@@ -48,9 +48,9 @@ def compute(parts: Parts, config: Mapping[str, Any]) -> None:
     thresholds = {name: config["diagnose"][name] for name in THRESHOLDS}
     workdir, trained_turns = parts.workdir, config.get("trained_turns", "all")
     vectors = workdir / PROJECTIONS / REPRESENTATIONS
-    vectors = files.read_parquet(vectors) if vectors.exists() and not notes(workdir) else None
+    vectors = parquet.read(vectors) if vectors.exists() and not notes(workdir) else None
     replays = workdir / REPLAY_FILE
-    replays = files.read_parquet(replays) if replays.exists() else None
+    replays = parquet.read(replays) if replays.exists() else None
     ends, was_trained = _ends(parts)
     run = common(parts.examples, parts.plan, thresholds, vectors, replays, ends, was_trained)
     run = run.with_rivals(
@@ -82,13 +82,13 @@ def compute(parts: Parts, config: Mapping[str, Any]) -> None:
             yield in_order(rows).to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
 
     metadata = {name: str(value) for name, value in thresholds.items()}
-    files.write_parquet_parts(workdir / FILE, of_all_points(), SIGNALS_SCHEMA, metadata)
+    parquet.write_parts(workdir / FILE, of_all_points(), SIGNALS_SCHEMA, metadata)
 
 
 def notes(workdir: epath.Path) -> list[str]:
     """A sentence where a run has more representations than are compared."""
     path = workdir / PROJECTIONS / REPRESENTATIONS
-    n = files.count_rows(path) if path.exists() else 0
+    n = parquet.count_rows(path) if path.exists() else 0
     if n <= REPRESENTED:
         return []
     return [
@@ -136,7 +136,7 @@ def _ends(parts: Parts) -> tuple[pl.DataFrame, bool]:
 def read_signals(workdir: epath.PathLike, kept: pl.Expr | None = None) -> pl.DataFrame:
     """Reads ``signals.parquet``; with ``kept`` only the rows for which that is true."""
     path = epath.Path(workdir) / FILE
-    return files.read_parquet(path) if kept is None else files.read_where(path, kept)
+    return parquet.read(path) if kept is None else parquet.read_where(path, kept)
 
 
 def assemble(

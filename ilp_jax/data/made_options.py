@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.data.distractors import META
 from ilp_jax.data.examples import Example
 from ilp_jax.data.study import StudyData
@@ -45,7 +45,7 @@ def write(workdir: epath.PathLike, made: Sequence[Example]) -> None:
         for example in made
     ]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    files.write_parquet(files.as_path(workdir) / FILE, table, {"file": "distractors"})
+    parquet.write(files.as_path(workdir) / FILE, table, {"file": "distractors"})
 
 
 def exists(workdir: epath.PathLike) -> bool:
@@ -68,7 +68,7 @@ def apply(
     Raises:
       UserError: the file is damaged.
     """
-    table = files.conform(files.read_arrow(files.as_path(workdir) / FILE), SCHEMA)
+    table = parquet.conform(parquet.read_arrow(files.as_path(workdir) / FILE), SCHEMA)
     made = {row["example_id"]: row for row in table.to_pylist()}
     examples, places = list(data.examples), []
     for place, example in enumerate(examples):

@@ -8,11 +8,11 @@ import json
 import numpy as np
 import pyarrow as pa
 
+from ilp_jax import parquet
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import epoch_order
 from ilp_jax.data.study import StudyData
 from ilp_jax.errors import UserError
-from ilp_jax.files import read_arrow, write_parquet
 
 EXAMPLES_SCHEMA = pa.schema(
     [
@@ -70,7 +70,7 @@ def write_examples(path, study_data: StudyData) -> None:
         for example, tokens in zip(study_data.examples, study_data.tokens, strict=True)
     ]
     table = pa.Table.from_pylist(rows, schema=EXAMPLES_SCHEMA)
-    write_parquet(path, table, {"file": "examples"})
+    parquet.write(path, table, {"file": "examples"})
 
 
 def read_examples(path) -> tuple[Example, ...]:
@@ -85,7 +85,7 @@ def read_examples(path) -> tuple[Example, ...]:
     Raises:
       UserError: the file is missing, is not Parquet, or lacks a column.
     """
-    table = read_arrow(path)
+    table = parquet.read_arrow(path)
     missing = [name for name in EXAMPLES_SCHEMA.names if name not in table.column_names]
     if missing:
         raise UserError(path, f"lacks the columns {', '.join(missing)}", "write it again")
@@ -131,7 +131,7 @@ def write_plan(path, study_data: StudyData, seed: int, order_known: bool = True)
             )
         )
     table = pa.concat_tables(tables) if tables else PLAN_SCHEMA.empty_table()
-    write_parquet(path, table, {"file": "plan", "seed": str(seed)})
+    parquet.write(path, table, {"file": "plan", "seed": str(seed)})
 
 
 def _json(value) -> str:

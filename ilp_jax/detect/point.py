@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files, progress
+from ilp_jax import files, parquet, progress
 from ilp_jax.config import config_hash
 from ilp_jax.detect.ask import ask
 from ilp_jax.detect.choices import ask_choices, questions_at
@@ -74,7 +74,7 @@ def is_asked(ws: Workspace, point: Point) -> bool:
       point: the point.
     """
     path = ws.workdir / INFERENCE / f"{point.name}.parquet"
-    return path.exists() and files.read_metadata(path).get(IDENTITY) == _identity(ws, point)
+    return path.exists() and parquet.read_metadata(path).get(IDENTITY) == _identity(ws, point)
 
 
 def ask_point(ws: Workspace, params: Any, point: Point) -> None:
@@ -184,7 +184,7 @@ class _Parts:
         marks = [self._mark(verb, part) for part in parts]
         there = processes.on_first(
             lambda: [
-                path.exists() and files.read_metadata(path).get(IDENTITY) == mark
+                path.exists() and parquet.read_metadata(path).get(IDENTITY) == mark
                 for path, mark in zip(paths, marks, strict=True)
             ]
         )
@@ -195,9 +195,9 @@ class _Parts:
                 if not is_there:
                     table = answer(part, bar)
                     if processes.is_first():
-                        files.write_parquet(path, table, {IDENTITY: mark}, schema=INFERENCE_SCHEMA)
+                        parquet.write(path, table, {IDENTITY: mark}, schema=INFERENCE_SCHEMA)
         processes.on_first(lambda: None)  # every part is on disk
-        tables = [files.conform(files.read_arrow(path), INFERENCE_SCHEMA) for path in paths]
+        tables = [parquet.conform(parquet.read_arrow(path), INFERENCE_SCHEMA) for path in paths]
         return pa.concat_tables(tables) if tables else INFERENCE_SCHEMA.empty_table()
 
     def _mark(self, verb: str, part: np.ndarray) -> str:

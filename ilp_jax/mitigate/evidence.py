@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import parquet
 from ilp_jax.analysis.causes import insufficient_training
 from ilp_jax.data.examples import Example
 from ilp_jax.detect.normalise import normalise
@@ -98,7 +98,7 @@ def read_evidence(workdir: epath.Path, config: Mapping[str, Any]) -> Evidence:
     trained_N[[place[one] for one in reader.read_plan(workdir)["example_id"].unique()]] = True
     responses = tuple(normalise(text) for text in examples["response"])
     answers, confidence_N = _base_answers(workdir, config, examples, place)
-    signals = files.read_parquet(workdir / "signals.parquet").filter(pl.col("point") == POINT)
+    signals = parquet.read(workdir / "signals.parquet").filter(pl.col("point") == POINT)
     kept_N, drop_N = np.zeros(n), np.zeros(n)
     falls = signals.select("example_id", "own_stage_prob", "own_drop").drop_nulls()
     for one, kept, drop in falls.iter_rows():

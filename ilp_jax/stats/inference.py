@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.stats import shards
 from ilp_jax.stats.reader import INFERENCE, inference_files
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
@@ -48,13 +48,13 @@ def put_inference(
     """
     if isinstance(table, pl.DataFrame):
         table = table.to_arrow(compat_level=pl.CompatLevel.oldest())
-    rows = files.conform(table, INFERENCE_SCHEMA)
+    rows = parquet.conform(table, INFERENCE_SCHEMA)
     if rows.num_rows and set(rows["step"].unique().to_pylist()) != {step}:
         raise ValueError(f"column step is not {step}")
     path = _path(run_folder, point)
     if path.exists():
         rows = pa.concat_tables([_until(path, step - 1), rows])
-    files.write_parquet(path, rows, metadata, schema=INFERENCE_SCHEMA)
+    parquet.write(path, rows, metadata, schema=INFERENCE_SCHEMA)
 
 
 def discard_inference_after(
@@ -71,13 +71,13 @@ def discard_inference_after(
         point = path.name.removesuffix(shards.SUFFIX)
         if point == BASE if points is None else point not in points:
             continue
-        n_rows = files.read_arrow(path).num_rows
+        n_rows = parquet.read_arrow(path).num_rows
         kept = _until(path, step)
         if not kept.num_rows:
             files.remove(path)
         elif kept.num_rows < n_rows:
-            stored = files.read_metadata(path)
-            files.write_parquet(path, kept, stored, schema=INFERENCE_SCHEMA)
+            stored = parquet.read_metadata(path)
+            parquet.write(path, kept, stored, schema=INFERENCE_SCHEMA)
 
 
 def _path(run_folder: epath.PathLike, point: str) -> epath.Path:
@@ -85,5 +85,5 @@ def _path(run_folder: epath.PathLike, point: str) -> epath.Path:
 
 
 def _until(path: epath.Path, step: int) -> pa.Table:
-    table = files.conform(files.read_arrow(path), INFERENCE_SCHEMA)
+    table = parquet.conform(parquet.read_arrow(path), INFERENCE_SCHEMA)
     return table.filter(pa.compute.less_equal(table["step"], step))

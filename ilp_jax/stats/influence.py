@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 
 FILE = "influence.parquet"
 METHODS = ("raw", "preconditioned")
@@ -55,7 +55,7 @@ def write_influence(
     Raises:
       RunFailure: the disk is full.
     """
-    files.write_parquet(files.as_path(run_folder) / FILE, rows, settings, schema=INFLUENCE_SCHEMA)
+    parquet.write(files.as_path(run_folder) / FILE, rows, settings, schema=INFLUENCE_SCHEMA)
 
 
 def read_influence(run_folder: epath.PathLike) -> pl.DataFrame:
@@ -70,7 +70,7 @@ def read_influence(run_folder: epath.PathLike) -> pl.DataFrame:
     Raises:
       UserError: it was not computed there, or is damaged.
     """
-    return files.read_parquet(files.as_path(run_folder) / FILE)
+    return parquet.read(files.as_path(run_folder) / FILE)
 
 
 def computed_with(run_folder: epath.PathLike) -> dict[str, str]:
@@ -86,4 +86,4 @@ def computed_with(run_folder: epath.PathLike) -> dict[str, str]:
       UserError: the file is damaged.
     """
     path = files.as_path(run_folder) / FILE
-    return files.read_metadata(path) if path.exists() else {}
+    return parquet.read_metadata(path) if path.exists() else {}

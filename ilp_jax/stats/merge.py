@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.errors import RunFailure
 from ilp_jax.stats.schema import KEY, STATS_SCHEMA
 
@@ -46,7 +46,7 @@ def sorted_by_key(
     Raises:
       RunFailure: a key occurs twice, or the disk is full.
     """
-    n_rows = sum(files.count_rows(path) for path in paths)
+    n_rows = sum(parquet.count_rows(path) for path in paths)
     n_buckets = min(-(-n_rows // rows_at_once), _MOST_BUCKETS)
     if n_buckets <= 1:
         yield _sorted(pa.concat_tables([STATS_SCHEMA.empty_table(), *_rows(paths)]), folder)
@@ -90,7 +90,7 @@ def _bounds(paths: Sequence[epath.Path], n_buckets: int) -> np.ndarray:
     """Least ids of all buckets but the first, from a sample of every row group."""
     samples = []
     for path in paths:
-        for rows in files.read_groups(path, ["example_id"]):
+        for rows in parquet.read_groups(path, ["example_id"]):
             ids = np.sort(rows["example_id"].to_numpy())
             every = max(len(ids) // _SAMPLED, 1)
             samples.append((ids[::every], np.full(len(ids[::every]), every)))
@@ -103,7 +103,7 @@ def _bounds(paths: Sequence[epath.Path], n_buckets: int) -> np.ndarray:
 
 def _rows(paths: Sequence[epath.Path]) -> Iterator[pa.Table]:
     for path in paths:
-        for rows in files.read_groups(path):
+        for rows in parquet.read_groups(path):
             yield rows.select(STATS_SCHEMA.names).cast(STATS_SCHEMA)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 
 PROJECTIONS = "projections"
 REPRESENTATIONS = "representations.parquet"
@@ -43,7 +43,7 @@ def write_representations(
     Raises:
       RunFailure: the disk is full; no temporary file is left.
     """
-    pairs = {files.VERSION_KEY: str(files.SCHEMA_VERSION), **metadata}
+    pairs = {parquet.VERSION_KEY: str(parquet.SCHEMA_VERSION), **metadata}
     schema = VECTORS_SCHEMA.with_metadata(pairs)
 
     def put(file: BinaryIO) -> None:
@@ -69,7 +69,7 @@ def read_representations(run_folder: epath.PathLike) -> tuple[np.ndarray, np.nda
     Raises:
       UserError: the run has none (``config.probe.representations`` was false).
     """
-    table = files.read_arrow(files.as_path(run_folder) / PROJECTIONS / REPRESENTATIONS)
+    table = parquet.read_arrow(files.as_path(run_folder) / PROJECTIONS / REPRESENTATIONS)
     ids = table["example_id"].to_numpy()
     values = [chunk.flatten().to_numpy() for chunk in table["vector"].chunks]
     flat = np.concatenate(values or [np.zeros(0, np.float32)])

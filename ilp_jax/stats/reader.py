@@ -11,7 +11,7 @@ import pyarrow as pa
 from etils import epath
 from polars.io.plugins import register_io_source
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.errors import UserError
 from ilp_jax.stats import schema, shards
 
@@ -82,7 +82,7 @@ def stat_groups(run_folder: epath.PathLike, columns: Sequence[str]) -> Iterator[
       UserError: the folder is not a run's, or a file is damaged.
     """
     for path in shards.counting(check_run(run_folder) / STATS):
-        for rows in files.read_groups(path, columns):
+        for rows in parquet.read_groups(path, columns):
             yield pl.from_arrow(rows)
 
 
@@ -93,11 +93,11 @@ def _rows(
     between: tuple[int, int] | None,
 ) -> pl.DataFrame:
     if between is None:
-        rows = files.read_parquet(path, columns)
+        rows = parquet.read(path, columns)
         return rows if kind is None else rows.filter(pl.col("kind") == kind)
     parts = [pl.from_arrow(schema.empty(schema.STATS_SCHEMA))]
     parts = [p.select(columns or p.columns) for p in parts]
-    for rows in files.read_groups(path, columns, ("example_id", *between)):
+    for rows in parquet.read_groups(path, columns, ("example_id", *between)):
         rows = pl.from_arrow(rows)
         parts.append(rows if kind is None else rows.filter(pl.col("kind") == kind))
     return pl.concat([p.select(parts[0].columns) for p in parts])
@@ -135,7 +135,7 @@ def _batches(
     """Rows of some files, row group by row group, as polars asks for them."""
     del batch_size  # Only a hint.
     for path in paths:
-        for table in files.read_groups(path):
+        for table in parquet.read_groups(path):
             rows = pl.from_arrow(table)
             rows = rows if predicate is None else rows.filter(predicate)
             rows = rows if columns is None else rows.select(columns)
@@ -194,9 +194,9 @@ def read_inference(
         wanted = None if columns is None else list(columns)
         path = folder / f"{point}{shards.SUFFIX}"
         if kept is None:
-            rows = files.read_parquet(path, wanted)
+            rows = parquet.read(path, wanted)
         else:
-            rows = files.read_where(path, kept, wanted)
+            rows = parquet.read_where(path, kept, wanted)
         rows = rows.select(columns or rows.columns)
         parts.append(rows.with_columns(point=pl.lit(point)))
     rows = pl.concat(parts)
@@ -210,12 +210,12 @@ def inference_files(folder: epath.PathLike) -> list[epath.Path]:
 
 def read_examples(run_folder: epath.PathLike) -> pl.DataFrame:
     """The run's examples (``examples.parquet``), one row each."""
-    return files.read_parquet(check_run(run_folder) / "examples.parquet")
+    return parquet.read(check_run(run_folder) / "examples.parquet")
 
 
 def read_plan(run_folder: epath.PathLike) -> pl.DataFrame:
     """Which stage visits which example when (``plan.parquet``)."""
-    return files.read_parquet(check_run(run_folder) / "plan.parquet")
+    return parquet.read(check_run(run_folder) / "plan.parquet")
 
 
 def read_diagnosis(
@@ -235,8 +235,8 @@ def read_diagnosis(
     """
     path = check_run(run_folder) / DIAGNOSIS
     if kept is None:
-        return files.read_parquet(path, None if columns is None else list(columns))
-    return files.read_where(path, kept, columns)
+        return parquet.read(path, None if columns is None else list(columns))
+    return parquet.read_where(path, kept, columns)
 
 
 def write_diagnosis(
@@ -252,7 +252,7 @@ def write_diagnosis(
       metadata: further pairs for the file's metadata.
     """
     path = files.as_path(run_folder) / DIAGNOSIS
-    files.write_parquet(path, rows, metadata, schema=schema.DIAGNOSIS_SCHEMA)
+    parquet.write(path, rows, metadata, schema=schema.DIAGNOSIS_SCHEMA)
 
 
 def check_run(run_folder: epath.PathLike) -> epath.Path:

@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.errors import UserError
 
 FILE = "remedies.parquet"
@@ -62,7 +62,7 @@ def write_remedies(run_folder: epath.PathLike, table: pa.Table | pl.DataFrame) -
       table: the columns of `REMEDIES_SCHEMA`.
     """
     path = files.as_path(run_folder) / FILE
-    files.write_parquet(path, table, {"file": "remedies"}, schema=REMEDIES_SCHEMA)
+    parquet.write(path, table, {"file": "remedies"}, schema=REMEDIES_SCHEMA)
 
 
 def has_remedies(run_folder: epath.PathLike) -> bool:
@@ -84,4 +84,4 @@ def read_remedies(run_folder: epath.PathLike) -> pl.DataFrame:
         raise UserError(
             path.parent, f"has no {FILE}", f"run `ilp mitigate --workdir {path.parent}`"
         )
-    return files.read_parquet(path)
+    return parquet.read(path)

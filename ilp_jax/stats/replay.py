@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.errors import UserError
 
 FILE, PARTS = "replay.parquet", "replay"
@@ -55,7 +55,7 @@ def read_replay(run_folder: epath.PathLike) -> pl.DataFrame:
     Raises:
       UserError: nothing was replayed there.
     """
-    return files.read_parquet(files.as_path(run_folder) / FILE)
+    return parquet.read(files.as_path(run_folder) / FILE)
 
 
 def measured(run_folder: epath.PathLike, settings: Mapping[str, str]) -> pl.DataFrame:
@@ -76,7 +76,7 @@ def measured(run_folder: epath.PathLike, settings: Mapping[str, str]) -> pl.Data
     for path in [run_folder / FILE, *files.list_files(run_folder / PARTS, ".parquet")]:
         if not path.exists():
             continue
-        stored = files.read_metadata(path)
+        stored = parquet.read_metadata(path)
         differ = [
             f"{name} was {stored.get(name)}, now {value}"
             for name, value in settings.items()
@@ -88,7 +88,7 @@ def measured(run_folder: epath.PathLike, settings: Mapping[str, str]) -> pl.Data
                 f"was measured with other settings ({'; '.join(differ)})",
                 f"put them back, or delete {run_folder / FILE} and {run_folder / PARTS}",
             )
-        found.append(files.read_parquet(path))
+        found.append(parquet.read(path))
     rows = pl.concat(found)
     # A call killed while it put the parts together leaves rows in both places.
     return rows.unique(("example_id", "k"), keep="first").sort("example_id", "k")
@@ -108,7 +108,7 @@ def put_part(run_folder: epath.PathLike, rows: pl.DataFrame, settings: Mapping[s
     folder = files.as_path(run_folder) / PARTS
     numbers = [int(path.name.split(".")[0]) for path in files.list_files(folder, ".parquet")]
     path = folder / f"{max(numbers, default=-1) + 1:05d}.parquet"
-    files.write_parquet(path, rows, settings, schema=REPLAY_SCHEMA)
+    parquet.write(path, rows, settings, schema=REPLAY_SCHEMA)
 
 
 def put_together(run_folder: epath.PathLike, settings: Mapping[str, str]) -> pl.DataFrame:
@@ -126,7 +126,7 @@ def put_together(run_folder: epath.PathLike, settings: Mapping[str, str]) -> pl.
     """
     run_folder = files.as_path(run_folder)
     rows = measured(run_folder, settings)
-    files.write_parquet(run_folder / FILE, rows, settings, schema=REPLAY_SCHEMA)
+    parquet.write(run_folder / FILE, rows, settings, schema=REPLAY_SCHEMA)
     for path in files.list_files(run_folder / PARTS, ".parquet"):
         files.remove(path)
     return rows

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 
 SUFFIX = ".parquet"
 REPLACES = "replaces"
@@ -109,7 +109,7 @@ def replaced(path: epath.PathLike) -> frozenset[str]:
     Returns:
       The names; empty for a plain shard.
     """
-    return frozenset(json.loads(files.read_metadata(path).get(REPLACES, "[]")))
+    return frozenset(json.loads(parquet.read_metadata(path).get(REPLACES, "[]")))
 
 
 def counting(folder: epath.PathLike) -> list[epath.Path]:

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.errors import UserError
 from ilp_jax.stats.reader import check_run
 from ilp_jax.stats.schema import PLANTED, TRUTH_SCHEMA
@@ -30,9 +30,7 @@ def write_truth(run_folder: epath.PathLike, table: pl.DataFrame | pa.Table) -> N
       RunFailure: the disk is full.
       ValueError: a column is missing or unknown.
     """
-    files.write_parquet(
-        files.as_path(run_folder) / FILE, table, {"file": "truth"}, schema=TRUTH_SCHEMA
-    )
+    parquet.write(files.as_path(run_folder) / FILE, table, {"file": "truth"}, schema=TRUTH_SCHEMA)
 
 
 def has_truth(run_folder: epath.PathLike) -> bool:
@@ -59,7 +57,7 @@ def read_truth(run_folder: epath.PathLike) -> pl.DataFrame:
             f"is no planted study (it has no {FILE})",
             "give the --workdir of a controlled study",
         )
-    rows = files.read_parquet(folder / FILE)
+    rows = parquet.read(folder / FILE)
     missing = [name for name in TRUTH_SCHEMA.names if name not in rows.columns]
     unknown = [] if missing else sorted(set(rows["planted"]) - set(PLANTED))
     twice = not missing and rows["example_id"].is_duplicated().any()

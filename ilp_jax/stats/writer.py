@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.stats import merge, shards
 from ilp_jax.stats.schema import STATS_SCHEMA
 
@@ -229,7 +229,7 @@ def compact(
     )
     folder = files.as_path(folder)
     target = folder / shards.free_name(folder, shard).name
-    metadata = _own_metadata(files.read_metadata(found[0][1]))
+    metadata = _own_metadata(parquet.read_metadata(found[0][1]))
     metadata[shards.REPLACES] = json.dumps([path.name for _, path in found])
     rows = merge.sorted_by_key([path for _, path in found], folder, rows_at_once)
     _put_parts(target, rows, metadata)
@@ -238,26 +238,26 @@ def compact(
 
 
 def _put(path: epath.Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
-    files.write_parquet(path, table, metadata, schema=STATS_SCHEMA, dictionary=_DICTIONARY)
+    parquet.write(path, table, metadata, schema=STATS_SCHEMA, dictionary=_DICTIONARY)
 
 
 def _put_parts(path: epath.Path, rows: Iterable[pa.Table], metadata: Mapping[str, str]) -> int:
-    return files.write_parquet_parts(path, rows, STATS_SCHEMA, metadata, _DICTIONARY)
+    return parquet.write_parts(path, rows, STATS_SCHEMA, metadata, _DICTIONARY)
 
 
 def _cut(shard: shards.Shard, path: epath.Path, step: int) -> None:
     """Rewrites a shard that straddles the step without its later rows."""
     last = -1
-    for rows in files.read_groups(path, ["step"]):
+    for rows in parquet.read_groups(path, ["step"]):
         steps = rows["step"].to_numpy()
         last = max(last, int(steps[steps <= step].max(initial=-1)))
     if last < 0:
         files.remove(path)
         return
-    metadata = _own_metadata(files.read_metadata(path))
+    metadata = _own_metadata(parquet.read_metadata(path))
     # What it replaced is deleted by now; later shards may use those names again.
     metadata.pop(shards.REPLACES, None)
-    kept = (rows.filter(pc.less_equal(rows["step"], step)) for rows in files.read_groups(path))
+    kept = (rows.filter(pc.less_equal(rows["step"], step)) for rows in parquet.read_groups(path))
     _put_parts(path, kept, metadata)
     if files.is_local(path):  # In a bucket a rename is a copy and a deletion: not atomic.
         ends = shard._replace(last=last)
@@ -266,7 +266,7 @@ def _cut(shard: shards.Shard, path: epath.Path, step: int) -> None:
 
 
 def _own_metadata(stored: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in stored.items() if k != files.VERSION_KEY}
+    return {k: v for k, v in stored.items() if k != parquet.VERSION_KEY}
 
 
 def _checked(step: int, columns: Mapping[str, Any]) -> dict[str, np.ndarray]:

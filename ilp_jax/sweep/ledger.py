@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from ilp_jax import files, run_record
+from ilp_jax import files, parquet, run_record
 from ilp_jax.errors import UserError
 from ilp_jax.sweep.runs import Run
 
@@ -41,7 +41,7 @@ def read(folder: epath.Path, runs: Sequence[Run], in_use: bool) -> dict[str, Any
         raise UserError(path, "is not a sweep's ledger", "restore or delete it")
     entries = {run.name: _entry(folder, run, before["runs"], in_use) for run in runs}
     others = {name: one for name, one in before["runs"].items() if name not in entries}
-    return {"schema_version": files.SCHEMA_VERSION, "runs": entries | others}
+    return {"schema_version": parquet.SCHEMA_VERSION, "runs": entries | others}
 
 
 def put(folder: epath.Path, ledger: Mapping[str, Any], name: str, **changes: Any) -> dict[str, Any]:

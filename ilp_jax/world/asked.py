@@ -11,7 +11,7 @@ import jax
 import pyarrow as pa
 from ml_collections import ConfigDict
 
-from ilp_jax import files, progress
+from ilp_jax import parquet, progress
 from ilp_jax.data.study import StudyData
 from ilp_jax.detect.ask import option_logprobs, scored
 from ilp_jax.detect.score import score_step
@@ -48,7 +48,7 @@ def with_scores(config: ConfigDict, folder: Path) -> ConfigDict:
     asked = asked_of(config, load_tokenizer(config.model.path))
     path = folder / f"{_key(config, asked)}.parquet"
     if not path.exists():
-        files.write_parquet(path, _ask(config, asked), schema=SCORES_SCHEMA)
+        parquet.write(path, _ask(config, asked), schema=SCORES_SCHEMA)
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.planted.scores = str(path)

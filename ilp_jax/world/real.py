@@ -13,7 +13,7 @@ import pyarrow as pa
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from ilp_jax import files
+from ilp_jax import parquet
 from ilp_jax.data import jsonl, packaged
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import score
@@ -70,7 +70,7 @@ def make_rows(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> list[Ro
     Raises:
       UserError: as for ``build``.
     """
-    table = files.read_parquet(config.planted.scores)
+    table = parquet.read(config.planted.scores)
     scores = dict(zip(table["example_id"], table["option_logprob_mean"].to_list(), strict=True))
     candidates = candidates_of(config, tokenizer)
     try:

@@ -54,7 +54,7 @@ def write_planted_run(folder, n=40, seed=0, world=0, family="llama", methods=Non
     import numpy as np
     import pyarrow as pa
 
-    from ilp_jax import files
+    from ilp_jax import parquet
     from ilp_jax.data.tables import EXAMPLES_SCHEMA
     from ilp_jax.stats import reader
     from ilp_jax.stats.inference import put_inference
@@ -107,7 +107,7 @@ def write_planted_run(folder, n=40, seed=0, world=0, family="llama", methods=Non
                 diagnosis.append(one)
     # At another point everything is told otherwise: only the end counts.
     diagnosis += [{**one, "point": "stage_1", "unlearned": False} for one in diagnosis]
-    files.write_parquet(
+    parquet.write(
         folder / "examples.parquet", pa.Table.from_pylist(examples, schema=EXAMPLES_SCHEMA)
     )
     write_truth(folder, pl.DataFrame(truth, schema_overrides={"prerequisite_id": pl.Int64}))

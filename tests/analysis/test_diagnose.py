@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
-from ilp_jax import files
+from ilp_jax import parquet
 from ilp_jax.analysis import diagnose as phase
 from ilp_jax.config import default_config, to_dict
 from ilp_jax.data.tables import EXAMPLES_SCHEMA, PLAN_SCHEMA
@@ -52,7 +52,7 @@ def workdir(tmp_path):
         ("examples.parquet", examples, EXAMPLES_SCHEMA),
         ("plan.parquet", plan, PLAN_SCHEMA),
     ):
-        files.write_parquet(tmp_path / file, pa.Table.from_pylist(rows, schema=schema))
+        parquet.write(tmp_path / file, pa.Table.from_pylist(rows, schema=schema))
     for point, (stage, step) in POINTS.items():
         rows = [
             {
@@ -75,7 +75,7 @@ def workdir(tmp_path):
             [empty, pl.DataFrame(rows, schema_overrides=empty.schema)], how="diagonal"
         )
         put_inference(tmp_path, point, table, step)
-    files.write_parquet(
+    parquet.write(
         tmp_path / "stats" / "base.parquet", STATS_SCHEMA.empty_table(), schema=STATS_SCHEMA
     )
     return tmp_path
@@ -235,13 +235,13 @@ def test_forgetting_gets_what_it_summarises(run, workdir):
 def test_the_planted_truth_is_never_opened(run, workdir, monkeypatch):
     truth = workdir / "truth.parquet"
     truth.write_bytes(b"not even a table")
-    real = files.read_parquet
+    real = parquet.read
 
     def read(path, *more):
         assert path.name != truth.name
         return real(path, *more)
 
-    monkeypatch.setattr(files, "read_parquet", read)
+    monkeypatch.setattr(parquet, "read", read)
     with_truth = run()
     tables = [(workdir / name).read_bytes() for name in ("diagnosis.parquet", "summary.json")]
     truth.unlink()
@@ -268,7 +268,7 @@ def test_parts_change_nothing(run, workdir, monkeypatch, at_once):
     names = ("diagnosis.parquet", "signals.parquet")
 
     def tables():
-        return [files.read_parquet(workdir / n).sort(key[: len(names) * k]) for k, n in
+        return [parquet.read(workdir / n).sort(key[: len(names) * k]) for k, n in
                 ((2, names[0]), (1, names[1]))]  # fmt: skip
 
     whole = phase.diagnose(workdir, config, {})

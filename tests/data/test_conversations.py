@@ -20,7 +20,7 @@ from ilp_jax.data.study import assemble
 from ilp_jax.data.tables import write_examples
 from ilp_jax.data.tokens import tokenise
 from ilp_jax.errors import UserError
-from ilp_jax.files import read_arrow
+from ilp_jax.parquet import read_arrow
 
 # ChatML that tells transformers which text is the assistant's.
 MARKED = (

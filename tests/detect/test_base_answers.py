@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ilp_jax import config as config_lib
-from ilp_jax import files, run_data, study
+from ilp_jax import parquet, run_data, study
 from ilp_jax.cli import main
 from ilp_jax.data import made_options
 from ilp_jax.data.distractors import META, key
@@ -141,7 +141,7 @@ class Stopped(Exception):
 def test_a_run_asks_the_same_options_throughout(words, tmp_path, monkeypatch, capsys):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert main(["run", *words(whole)]) == 0, capsys.readouterr().err
-    made = files.read_parquet(whole / "distractors.parquet")
+    made = parquet.read(whole / "distractors.parquet")
     assert made.columns == ["example_id", "options", "distractors"] and len(made)
     by_id = dict(read_examples(whole).select("example_id", "options").iter_rows())
     for one, options, kind in made.iter_rows():
@@ -175,7 +175,7 @@ def test_a_run_asks_the_same_options_throughout(words, tmp_path, monkeypatch, ca
             study.probe(config, stopped)
     study.probe(config, stopped)
     for name in ("distractors", "examples", "plan", "inference/base"):
-        tables = [files.read_parquet(run / f"{name}.parquet") for run in (whole, stopped)]
+        tables = [parquet.read(run / f"{name}.parquet") for run in (whole, stopped)]
         assert tables[0].equals(tables[1]), name
     about = [json.loads((run / "run.json").read_text())["about"] for run in (whole, stopped)]
     assert about[0] == about[1]

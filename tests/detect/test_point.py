@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from ilp_jax import config as config_lib
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.detect import point as module
 from ilp_jax.detect.ask import ask
 from ilp_jax.detect.point import Point, ask_point, is_asked
@@ -84,7 +84,7 @@ def test_parts_together_are_one_pass(ws, params, asked_of):
     ask_point(ws, params, FINAL)
     assert asked_of == [("ask", 8), ("ask", 8), ("ask", 7)]
     whole = pl.from_arrow(ask(ws, params, range(23), **FINAL.place))
-    found = files.read_parquet(ws.workdir / "inference" / "final.parquet")
+    found = parquet.read(ws.workdir / "inference" / "final.parquet")
     assert found.equals(whole)
     assert [p.name for p in (ws.workdir / "inference").iterdir()] == ["final.parquet"]
 

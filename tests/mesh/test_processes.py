@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ilp_jax import cli, files
+from ilp_jax import cli, parquet
 from ilp_jax.config import default_config
 from ilp_jax.errors import UserError
 from ilp_jax.mesh import LAUNCHED, processes
@@ -78,7 +78,7 @@ def largest_difference(one, other, up_to):
 def differing_verdicts(a, b):
     """Rows whose verdict or cause differs, but for scores within 0.001 of a threshold."""
     columns = [*VERDICT, "unlearned", "cause"]
-    one, other = (files.read_parquet(run / "diagnosis.parquet") for run in (a, b))
+    one, other = (parquet.read(run / "diagnosis.parquet") for run in (a, b))
     assert one.select(VERDICT).sort(VERDICT).equals(other.select(VERDICT).sort(VERDICT))
     both = one.select(columns).join(other.select(columns), on=VERDICT, suffix="_b")
     return both.filter(
@@ -101,26 +101,26 @@ def test_two_processes_run_the_study_of_one(finished_run, tiny_arguments, cache,
     assert largest_difference(one, two, up_to=10) < 1e-5
     assert differing_verdicts(finished_run, workdir).height == 0
     for name in ("examples.parquet", "plan.parquet"):
-        assert files.read_parquet(workdir / name).equals(files.read_parquet(finished_run / name))
+        assert parquet.read(workdir / name).equals(parquet.read(finished_run / name))
 
 
 SLOW_SECOND = """
 import sys, time
-from ilp_jax import files
+from ilp_jax import parquet
 from ilp_jax.mesh import processes
 
 # The second process takes its time to read what both have asked, and to merge its statistics.
-real = files.read_arrow, files.write_parquet_parts
+real = parquet.read_arrow, parquet.write_parts
 
 def read_arrow(path):
     time.sleep(0.3 * processes.index())
     return real[0](path)
 
-def write_parquet_parts(*args, **kwargs):
+def write_parts(*args, **kwargs):
     time.sleep(2.0 * processes.index() * ("stats/" in str(args[0])))
     return real[1](*args, **kwargs)
 
-files.read_arrow, files.write_parquet_parts = read_arrow, write_parquet_parts
+parquet.read_arrow, parquet.write_parts = read_arrow, write_parts
 from ilp_jax.cli import main
 
 sys.exit(main())

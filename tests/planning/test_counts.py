@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from ilp_jax import config as config_lib
-from ilp_jax import files
+from ilp_jax import parquet
 from ilp_jax.data.batches import option_batches, probe_batches, train_batch
 from ilp_jax.planning.plan import counts_of
 from ilp_jax.planning.subject import open_subject
@@ -38,11 +38,11 @@ def test_updates_and_statistics_are_those_of_the_run(run, counts):
     assert counts.updates == stats["step"].max()
     assert counts.stats == len(stats)
     assert counts.stats_with_norms == stats["grad_norm"].is_not_null().sum()
-    assert counts.n_examples == len(files.read_parquet(run / "examples.parquet"))
+    assert counts.n_examples == len(parquet.read(run / "examples.parquet"))
 
 
 def test_rows_and_tokens_of_every_line_are_those_of_the_run(run, counts):
-    examples = files.read_parquet(run / "examples.parquet")
+    examples = parquet.read(run / "examples.parquet")
     examples = examples.select("example_id", pl.col("n_prompt_tokens"))
     # Targets as the statistics have them: a fault trains others than the example's own.
     stats = read_stats(run).join(examples, on="example_id")

@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 from etils.epath import backend
 
-from ilp_jax import atomic, files
+from ilp_jax import atomic, files, parquet
 from ilp_jax.analysis.diagnose import diagnose
 from ilp_jax.config import default_config, to_dict
 from ilp_jax.errors import UserError
@@ -105,14 +105,14 @@ def test_answers_and_the_record(bucket):
 
 def test_tables_are_written_in_one_piece(bucket):
     path, table = "gs://pods/run/t.parquet", pl.DataFrame({"a": [1, 2], "b": ["x", None]})
-    files.write_parquet(path, table, {"k": "v"})
+    parquet.write(path, table, {"k": "v"})
     assert list(bucket) == ["pods/run/t.parquet"]
-    assert files.read_parquet(path).equals(table) and files.count_rows(path) == 2
-    assert files.read_metadata(path)["k"] == "v"
+    assert parquet.read(path).equals(table) and parquet.count_rows(path) == 2
+    assert parquet.read_metadata(path)["k"] == "v"
     files.remove(path)
     assert bucket == {}
     with pytest.raises(UserError, match="no such file"):
-        files.read_parquet(path)
+        parquet.read(path)
 
 
 def test_a_large_object_is_renamed_when_it_is_whole(bucket, monkeypatch):

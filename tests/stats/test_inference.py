@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 
-from ilp_jax import files
+from ilp_jax import parquet
 from ilp_jax.errors import UserError
 from ilp_jax.stats import reader
 from ilp_jax.stats.inference import discard_inference_after, put_inference
@@ -58,7 +58,7 @@ def test_points_gather_moments_and_replace_their_own(tmp_path):
     with pytest.raises(UserError, match="final.parquet"):
         reader.read_inference(tmp_path, ["final"])
     path = tmp_path / "inference" / "epoch_2.parquet"
-    assert files.read_arrow(path).schema.equals(INFERENCE_SCHEMA)
+    assert parquet.read_arrow(path).schema.equals(INFERENCE_SCHEMA)
 
 
 def test_wrong_rows_are_refused(tmp_path):
@@ -78,7 +78,7 @@ def test_discard_keeps_base_and_metadata(tmp_path):
     assert len(reader.read_inference(tmp_path)) == 3
     discard_inference_after(tmp_path, 15)
     assert reader.read_inference(tmp_path)["example_id"].to_list() == [1, 1]
-    assert files.read_metadata(tmp_path / "inference" / "epoch_2.parquet")["who"] == "me"
+    assert parquet.read_metadata(tmp_path / "inference" / "epoch_2.parquet")["who"] == "me"
     discard_inference_after(tmp_path, -1)
     assert os.listdir(tmp_path / "inference") == ["base.parquet"]
     discard_inference_after(tmp_path / "none", -1)
@@ -103,6 +103,6 @@ def test_any_history_equals_a_list(operations):
                 wanted = [r for r in wanted if r[0] <= step]
             path = os.path.join(run, "inference", "converged.parquet")
             if os.path.exists(path):
-                assert files.read_parquet(path).select("step", "example_id", "run").rows() == wanted
+                assert parquet.read(path).select("step", "example_id", "run").rows() == wanted
             else:
                 assert not wanted

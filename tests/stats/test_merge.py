@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.errors import RunFailure
 from ilp_jax.stats import merge, reader
 from ilp_jax.stats.schema import KEY
@@ -29,7 +29,7 @@ def write(folder, rows, n_steps, ids_of, seed=0):
 def test_parts_are_the_whole_sorted(tmp_path, rows, at_once, ids_of):
     folder = files.as_path(tmp_path / "stats")
     write(folder, rows, 9, ids_of)
-    wanted = pl.concat(files.read_parquet(p) for p in files.list_files(folder)).sort(KEY)
+    wanted = pl.concat(parquet.read(p) for p in files.list_files(folder)).sort(KEY)
     parts = list(merge.sorted_by_key(files.list_files(folder), folder, at_once))
     assert pl.concat(pl.from_arrow(part) for part in parts).equals(wanted)
     # No example in two parts, and none far larger than was asked for.
@@ -38,7 +38,7 @@ def test_parts_are_the_whole_sorted(tmp_path, rows, at_once, ids_of):
     if len(wanted) == 9 * 40:
         assert max(part.num_rows for part in parts) <= max(2 * at_once, 9)
     compact(folder, rows_at_once=at_once)
-    assert files.read_parquet(files.list_files(folder)[0]).equals(wanted)
+    assert parquet.read(files.list_files(folder)[0]).equals(wanted)
     assert reader.read_stats(tmp_path).equals(wanted)
 
 

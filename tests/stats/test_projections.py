@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ilp_jax import files
+from ilp_jax import parquet
 from ilp_jax.errors import UserError
 from ilp_jax.stats import projections
 from ilp_jax.stats.projections import read_representations, write_representations
@@ -29,7 +29,7 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, sizes):
     assert vectors.dtype == np.float32
     if sizes:
         np.testing.assert_array_equal(vectors, np.concatenate([v for _, v in batches(sizes)]))
-    metadata = files.read_metadata(tmp_path / FILE)
+    metadata = parquet.read_metadata(tmp_path / FILE)
     assert metadata["layer"] == "last" and metadata["schema_version"] == "1"
     found = pq.ParquetFile(tmp_path / FILE)
     held = [found.metadata.row_group(i).num_rows for i in range(found.num_row_groups)]

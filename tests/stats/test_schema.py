@@ -1,6 +1,6 @@
 import pyarrow.parquet as pq
 
-from ilp_jax import files
+from ilp_jax import parquet
 from ilp_jax.stats import schema
 
 STATS = """example_id kind stage epoch step visit batch_index microbatch row segment learning_rate
@@ -24,7 +24,7 @@ def test_columns_are_those_of_the_documented_tables():
 
 def test_files_explain_their_columns(tmp_path):
     for table in (schema.STATS_SCHEMA, schema.INFERENCE_SCHEMA, schema.DIAGNOSIS_SCHEMA):
-        files.write_parquet(tmp_path / "t.parquet", schema.empty(table), schema=table)
+        parquet.write(tmp_path / "t.parquet", schema.empty(table), schema=table)
         stored = pq.read_schema(tmp_path / "t.parquet")
         assert stored.equals(table)
         assert all(field.metadata[b"meaning"] for field in stored)

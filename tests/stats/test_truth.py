@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 import ilp_jax
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.errors import UserError
 from ilp_jax.stats.schema import PLANTED, TRUTH_SCHEMA
 from ilp_jax.stats.truth import FILE, has_truth, read_truth, write_truth
@@ -47,7 +47,7 @@ def test_wrong_tables_are_refused(run, tmp_path):
         "has no column detail": ROWS.drop("detail"),
     }
     for line, table in wrong.items():
-        files.write_parquet(run / FILE, table)
+        parquet.write(run / FILE, table)
         with pytest.raises(UserError, match=line):
             read_truth(run)
 

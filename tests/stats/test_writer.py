@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.errors import RunFailure
 from ilp_jax.stats import reader, shards, writer
 from ilp_jax.stats.schema import KEY, STATS_SCHEMA
@@ -35,8 +35,8 @@ def test_rows_come_back_with_exact_values_and_types(tmp_path, rows):
     assert table["kind"].to_list() == ["train"] * 3
     assert table.columns == STATS_SCHEMA.names
     (path,) = files.list_files(tmp_path / "stats")
-    assert files.read_arrow(path).schema.equals(STATS_SCHEMA)
-    assert files.read_metadata(path)["run"] == "x"
+    assert parquet.read_arrow(path).schema.equals(STATS_SCHEMA)
+    assert parquet.read_metadata(path)["run"] == "x"
 
 
 def test_names_say_range_host_and_phase(tmp_path, rows):
@@ -188,10 +188,10 @@ def test_compaction_sorts_and_keeps_hosts_apart(tmp_path, rows, keys):
     assert len(files.list_files(folder)) == 2
     assert reader.read_stats(tmp_path).equals(before)
     for path in files.list_files(folder):
-        table = files.read_parquet(path)
+        table = parquet.read(path)
         assert keys(table) == sorted(keys(table))
-        assert files.read_metadata(path)["run"] == "x"
-        assert files.read_arrow(path).schema.equals(STATS_SCHEMA)
+        assert parquet.read_metadata(path)["run"] == "x"
+        assert parquet.read_arrow(path).schema.equals(STATS_SCHEMA)
     assert compact(folder, host=0).exists()
     assert compact(folder, "base") is None
 

@@ -10,7 +10,7 @@ import optax
 import polars as pl
 import pytest
 
-from ilp_jax import cli, files
+from ilp_jax import cli, parquet
 from ilp_jax.analysis import influence as analysis
 from ilp_jax.config import load
 from ilp_jax.data.batches import probe_batches
@@ -215,7 +215,7 @@ def test_sums_to_what_a_real_update_does(method, tiny_arguments, tmp_path):
 
 def test_nothing_was_lost(followed, monkeypatch, tmp_path):
     ws = dataclasses.replace(followed[0], workdir=tmp_path)
-    files.write_parquet(tmp_path / "examples.parquet", pl.DataFrame({"example_id": [1]}))
+    parquet.write(tmp_path / "examples.parquet", pl.DataFrame({"example_id": [1]}))
     settings = {"n_followed": "0", "n_lost": "0", "detector": "default", "seed": "0"}
     settings |= {"every_updates": "1"}
     nothing = pl.DataFrame(schema={"example_id": pl.Int64, "stage": pl.Int32})
@@ -251,7 +251,7 @@ def test_command(finished_run, ilp, tmp_path, capsys):
     assert not [path for path in finished.rglob("*") if "tmp" in path.name]
 
     rows = read_influence(finished)
-    metadata = files.read_metadata(finished / "influence.parquet")
+    metadata = parquet.read_metadata(finished / "influence.parquet")
     # The run's own parameters, bit for bit, in another process.
     assert metadata["largest_difference"] == "0"
     plan, found = read_plan(finished), read_diagnosis(finished)

@@ -10,7 +10,7 @@ import optax
 import polars as pl
 import pytest
 
-from ilp_jax import cli, files
+from ilp_jax import cli, parquet
 from ilp_jax.analysis.unlearned import by_default
 from ilp_jax.config import load
 from ilp_jax.errors import RunFailure
@@ -134,7 +134,7 @@ def test_rows_and_metadata(replayed):
     assert lost and len(found) - len(lost) < 16  # so all learned rows are controls
     wanted = [(one, k) for one in sorted(found) for k in (0, 1, 2, 4, 8)]
     assert rows.select("example_id", "k").rows() == wanted
-    metadata = files.read_metadata(replayed / "replay.parquet")
+    metadata = parquet.read_metadata(replayed / "replay.parquet")
     assert metadata["learning_rate"] == "0.001" and json.loads(metadata["steps"]) == [1, 2, 4, 8]
     assert metadata["detector"] == "default" and "b2=0.999" in metadata["optimizer"]
     assert not list((replayed / "replay").iterdir())
@@ -155,7 +155,7 @@ def test_killed_and_resumed(finished_run, replayed, ilp, tmp_path, capsys):
     command = ["replay", "--workdir", str(workdir)]
     done = ilp(*command, killed_at=("os:replace", 1, "replay/.00001"))
     assert done.returncode < 0
-    kept = files.read_parquet(workdir / "replay" / "00000.parquet")
+    kept = parquet.read(workdir / "replay" / "00000.parquet")
     assert len(kept) == 8 * 5 and not (workdir / "replay.parquet").exists()
     assert cli.main(command) == 0
     shown = capsys.readouterr()

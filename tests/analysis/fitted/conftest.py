@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.analysis.cascade import trained_by_then
 from ilp_jax.analysis.fitted.__main__ import main
 from ilp_jax.analysis.signal_columns import SIGNALS_SCHEMA
@@ -56,7 +56,7 @@ def _write_world(folder, world, seed=0, n=30):
     signals, planted = world_signals(world or 0, n)
     settings = {"seed": world, "family": "llama"} if world is not None else {"family": ""}
     files.write_json(folder / "run.json", {"config": {"seed": seed, "world": settings}})
-    files.write_parquet(folder / "signals.parquet", signals, schema=SIGNALS_SCHEMA)
+    parquet.write(folder / "signals.parquet", signals, schema=SIGNALS_SCHEMA)
     rows = signals.select("example_id", pl.col("example_id").alias("group_id"))
     nobody = pl.lit([], pl.List(pl.Int64)).alias("related_ids")
     rows = rows.with_columns(pl.Series("planted", planted), nobody, detail=pl.lit(""))

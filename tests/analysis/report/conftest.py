@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from ilp_jax import files
+from ilp_jax import files, parquet
 from ilp_jax.analysis import diagnose, parts, visits
 from ilp_jax.analysis.unlearned import unlearned
 from ilp_jax.config import default_config, default_stage, to_dict
@@ -140,18 +140,18 @@ def _write(
     config = _config(seed, source)
     config["model"]["tuned"] = tuned
     examples = _examples(n, texts, source)
-    files.write_parquet(
+    parquet.write(
         folder / "examples.parquet", pa.Table.from_pylist(examples, schema=EXAMPLES_SCHEMA)
     )
     plan = [
         {"example_id": IDS + i, "stage": 1 if i < n else 2, "position": i % n / n, "copies": 1}
         for i in range(2 * n)
     ]
-    files.write_parquet(folder / "plan.parquet", pa.Table.from_pylist(plan, schema=PLAN_SCHEMA))
+    parquet.write(folder / "plan.parquet", pa.Table.from_pylist(plan, schema=PLAN_SCHEMA))
     points = ("base", "final") if tuned else STEPS
     stats = folder / "stats" / "train.steps-000000000-000000012.host-0000.merged.parquet"
     if not tuned:
-        files.write_parquet(stats, _stats(n, seed), schema=STATS_SCHEMA)
+        parquet.write(stats, _stats(n, seed), schema=STATS_SCHEMA)
     for point in points:
         put_inference(folder, point, _answers(examples, n, point, answer), STEPS[point])
     record = {"config": config, "config_hash": "0123", "versions": {}, "device": "1 x cpu"}
@@ -162,7 +162,7 @@ def _write(
     missing = [name for name in DIAGNOSIS_SCHEMA.names if name not in plain.columns]
     plain = plain.with_columns(pl.lit(None).alias(name) for name in missing)
     plain = pl.from_arrow(
-        files.conform(plain.to_arrow(compat_level=pl.CompatLevel.oldest()), DIAGNOSIS_SCHEMA)
+        parquet.conform(plain.to_arrow(compat_level=pl.CompatLevel.oldest()), DIAGNOSIS_SCHEMA)
     )
     rows = [plain, _told(found, answer)] if told else [plain]
     reader.write_diagnosis(folder, pl.concat(rows))
