@@ -142,7 +142,7 @@ class Decoder(nn.Module):
         if self.shards:
             head_spec = self.shards.of_matrix("head/kernel", table_VxD.shape[::-1])
             spec = table_spec if c.tie_embeddings else head_spec
-            split = Split(self.shards, (spec,), output=True)
+            split = Split(self.shards, (spec,), output=True, is_head=self.lora is None)
             h_BxRxD = split.pin_input(h_BxRxD)
         if c.tie_embeddings:
             logits_BxRxV = taps.tied_head(

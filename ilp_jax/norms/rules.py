@@ -83,17 +83,22 @@ def direct_squares(
       float32 [B] squares, and per weight the float32 [I, O] gradient summed over examples.
     """
 
-    def of_example(example):
-        x_TxI, gs_TxO = example
-        grads_IxO = tuple(einsum_f32("ti,to->io", x_TxI, g) for g in gs_TxO)
-        return grads_IxO, sum(jnp.vdot(grad, grad) for grad in grads_IxO)
+    def of_example(x_TxI, gs_TxO):
+        return tuple(einsum_f32("ti,to->io", x_TxI, g) for g in gs_TxO)
+
+    def square_of(grads_IxO):
+        return sum(jnp.vdot(grad, grad) for grad in grads_IxO)
 
     def add_example(totals_IxO, example):
-        grads_IxO, square = of_example(example)
-        return jax.tree.map(jnp.add, totals_IxO, grads_IxO), square
+        grads_IxO = of_example(*example)
+        return jax.tree.map(jnp.add, totals_IxO, grads_IxO), square_of(grads_IxO)
 
     if len(x_BxTxI) == 1:  # as on a chip with one row: no second tensor to add it to
-        grads_IxO, square = of_example((x_BxTxI[0], tuple(g[0] for g in gs_BxTxO)))
+        grads_IxO = of_example(x_BxTxI[0], tuple(g[0] for g in gs_BxTxO))
+        # Squared apart from the matmul, and before chips sum it up: else libtpu does so in a
+        # second buffer, and a head's gradient is the largest array of a step.
+        grads_IxO = lax.optimization_barrier(grads_IxO)
+        square, grads_IxO = lax.optimization_barrier((square_of(grads_IxO), grads_IxO))
         return square[None], grads_IxO
 
     d_in = x_BxTxI.shape[-1]

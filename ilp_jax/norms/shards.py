@@ -69,7 +69,12 @@ class Shards:
 
     def divides(self, batch_size: int) -> bool:
         """Whether so many rows can be split evenly."""
-        return batch_size % math.prod(self.mesh.shape[axis] for axis in self.batch) == 0
+        return batch_size % self.n_batch == 0
+
+    @property
+    def n_batch(self) -> int:
+        """Parts that the rows are split into."""
+        return math.prod(self.mesh.shape[axis] for axis in self.batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,16 +86,31 @@ class Split:
       kernels: how each kernel (I x O) is split; its gradient is reduced into these parts.
       input: whether the input's width is split over ``tensor``.
       output: whether the outputs' widths are; at most one of the two is.
+      is_head: whether it is the head, trained: its gradient is the largest array of a step.
     """
 
     shards: Shards
     kernels: tuple[PartitionSpec, ...]
     input: bool = False
     output: bool = False
+    is_head: bool = False
 
     def turned(self) -> Split:
         """The same with the output in the input's place: kernels lie O x I."""
-        return Split(self.shards, self.kernels, self.output, self.input)
+        return dataclasses.replace(self, input=self.output, output=self.input)
+
+    def in_order(
+        self, dx_BxTxI: jax.Array, dkernels: tuple[jax.Array, ...]
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """What goes on from a weight: of a head only when its gradient is reduced.
+
+        For one row a device: its gradient then is gone before the layers' backward pass. Llama 3.1
+        8B with two of its layers, 1,024 tokens a chip of v5e:8x8, libtpu 0.0.42: 3.6 GiB a chip,
+        without norms too, instead of 6.7 and 4.5. With two rows it took 9.3 instead of 6.1.
+        """
+        if not self.is_head or dx_BxTxI.shape[0] != self.shards.n_batch:
+            return dx_BxTxI, dkernels
+        return jax.lax.optimization_barrier((dx_BxTxI, dkernels))
 
     def pin_input(self, x: jax.Array) -> jax.Array:
         """Holds an input [B, T, I] to its place."""

@@ -69,6 +69,8 @@ def _dense_bwd(method, split, residuals, gs_BxTxO):
             squares_B = algebra.gram_squares(x_BxTxI, gs_BxTxO)
         else:
             squares_B = jnp.zeros(x_BxTxI.shape[0], jnp.float32)
+    if split:
+        dx_BxTxI, dkernels = split.in_order(dx_BxTxI, dkernels)
     return dx_BxTxI, dkernels, squares_B
 
 
@@ -197,6 +199,8 @@ def _tied_head_bwd(method, split, residuals, g_BxRxV):
             squares_B = algebra.gram_squares(h_BxRxD, (g_BxRxV,))
         else:
             squares_B = jnp.zeros(h_BxRxD.shape[0], jnp.float32)
+    if split:
+        dh_BxRxD, (dtable_VxD,) = split.in_order(dh_BxRxD, (dtable_VxD,))
     link_BxTxD = rules.head_rows_of_inputs(ids_BxT, h_BxRxD, g_BxRxV)
     return dh_BxRxD, dtable_VxD, None, link_BxTxD, squares_B
 

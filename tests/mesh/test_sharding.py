@@ -13,8 +13,9 @@ SCRIPT = Path(__file__).with_name("sharded_steps.py")
 FSDP = {8: {"fsdp": 8}, 4: {"data": 2, "fsdp": 2}}
 BOTH = {8: {"fsdp": 4, "tensor": 2}, 4: {"fsdp": 2, "tensor": 2}}
 
-# Both forms of norms and both kinds of mesh; every family with each of them in the slow run.
-QUICK = (("llama", "gram", {"fsdp": 4}, 1), ("qwen3", "direct", BOTH[4], 2))
+# Both forms of norms, both kinds of mesh, several rows a device and one; every family with each of
+# them in the slow run.
+QUICK = (("llama", "gram", {"fsdp": 4}, 1), ("qwen3", "direct", BOTH[4], 8))
 FULL = {
     n: tuple(
         itertools.product(
