@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ilp_jax.norms.shards import Shards
+from ilp_jax.norms.shards import Shards, axes_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +114,11 @@ class Lookup:
 
     @property
     def _vocabulary(self) -> tuple[str, ...]:
-        return _axes(self.table[0])
+        return axes_of(self.table[0])
 
     @property
     def _width(self) -> tuple[str, ...]:
-        return _axes(self.table[1])
+        return axes_of(self.table[1])
 
     @property
     def _of_rows(self) -> tuple[str, ...]:
@@ -137,7 +137,3 @@ class Lookup:
         return jax.shard_map(
             local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )
-
-
-def _axes(entry: Any) -> tuple[str, ...]:
-    return entry if isinstance(entry, tuple) else (entry,) if entry else ()

@@ -155,8 +155,7 @@ class Split:
         """For each dimension of a kernel the axes of the rows that its parts are reduced over."""
         found = []
         for entry in kernel:
-            axes = entry if isinstance(entry, tuple) else (entry,) if entry else ()
-            found.append(tuple(axis for axis in axes if axis in self.shards.batch))
+            found.append(tuple(axis for axis in axes_of(entry) if axis in self.shards.batch))
         return tuple(found)
 
     def _places(self) -> tuple[PartitionSpec, ...]:
@@ -199,3 +198,8 @@ class Split:
             out_specs=out_specs,
             check_vma=False,
         )
+
+
+def axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The axes that split one dimension, from its entry in a PartitionSpec."""
+    return entry if isinstance(entry, tuple) else (entry,) if entry else ()
