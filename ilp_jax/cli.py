@@ -304,11 +304,11 @@ def _submit(options: argparse.Namespace, overrides: list[str]) -> int:
     from ilp_jax.sweep.submit import submit, told
 
     wanted, names = submit(options.config, options.workdir, overrides, options.launch)
-    title = f"{len(wanted[1:])} of {len(names)} runs of {options.config}\n{told(names)}"
     if options.dry_run:
-        print(steps.script(title, wanted).rstrip())
+        title = f"{len(wanted[1:])} of {len(names)} runs of {options.config}"
+        print(steps.script(title, wanted, notes=told(names)).rstrip())
     else:
-        print(told(names))
+        print("\n".join(told(names)))
         steps.run(wanted)
     return 0
 

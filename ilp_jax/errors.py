@@ -1,6 +1,11 @@
 """The two ways in which a command ends without its result."""
 
 
+def shown(text: str) -> str:
+    """The text on one line: line ends and control characters as ``\\n`` and the like."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 class UserError(Exception):
     """The user's input is wrong: printed as one line, exit code 2.
 
@@ -17,7 +22,7 @@ class UserError(Exception):
         line = f"{self.where}: {what}"
         if mend:
             line += f" -- {mend}"
-        super().__init__(" ".join(line.split()))
+        super().__init__(shown(" ".join(line.split())))
 
 
 class RunFailure(UserError):

@@ -79,7 +79,7 @@ def main(words: Sequence[str], say: Callable[[str], None] = print) -> int:
             mend = "Kubernetes starts it again by itself: `ilp launch status`"
             raise UserError(f"{launch.file}: by", f"{launch.by} needs no watch", mend)
         if dry:
-            say(_header(action, launch) + watch.told_as_script(launch))
+            say(steps.comment(_title(action, launch)) + "\n" + watch.told_as_script(launch))
         else:
             watch.watch(launch, say=say)
         return 0
@@ -127,7 +127,8 @@ def after(action: str, launch: Launch) -> str:
     names = _NEXT.get(action, ())
     if action == "start" and launch.by == "queued":
         names = ("watch", *names)
-    return f"Next: ilp launch {' | '.join(names)} {launch.file}" if names else ""
+    file = shlex.quote(launch.file)
+    return f"Next: ilp launch {' | '.join(names)} {file}" if names else ""
 
 
 def collect(launch: Launch, out: str) -> list[Step]:
@@ -135,7 +136,7 @@ def collect(launch: Launch, out: str) -> list[Step]:
     words = ("gcloud", "storage", "rsync", launch.workdir, out)
     words += ("--recursive", "--exclude=(^|.*/)checkpoints/.*")
     copy = f"mkdir -p {shlex.quote(out)}\n{steps.command(*words)}"
-    again = f"then: ilp report --workdir {out}"
+    again = f"then: ilp report --workdir {shlex.quote(out)}"
     return [Step(f"copy {launch.workdir} to {out} ({again})", copy, "has the run begun?")]
 
 
@@ -164,10 +165,6 @@ def told(launch: Launch) -> str:
 
 def _title(action: str, launch: Launch) -> str:
     return f"ilp launch {action} {launch.file}: {ACTIONS[action]}"
-
-
-def _header(action: str, launch: Launch) -> str:
-    return f"# {_title(action, launch)}\n"
 
 
 def _options(words: list[str]) -> tuple[list[str], bool, str | None]:

@@ -101,7 +101,7 @@ def parse_slice(text: str) -> Slice:
     where = f"tpu: {text}"
     family = re.split("[-:]", wanted)[0]
     sizes = [name for name in known if re.split("[-:]", name)[0] == family and "-" in name]
-    number = re.fullmatch(r"[a-z0-9]+-(\d+)", wanted)
+    number = re.fullmatch(r"[a-z0-9]+-(\d{1,9})", wanted)
     if sizes and number:
         asked = max(1, int(number[1]))
         near = min(sizes, key=lambda name: abs(math.log(int(name.split("-")[1]) / asked)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,18 @@ _PRIORITIES = ("very-low", "low", "medium", "high", "very-high")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")  # XPK's rule, narrower than DNS-1123
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]")
 _ZONE = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]+\d*")
-_ADDRESS = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\s*?\[\]#]+)*/?")
+_ADDRESS = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\s*?\[\]#/]+)*/?")
 _IMAGE = re.compile(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+(:[\w.-]+|@sha256:[0-9a-f]{64})")
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
-_PLAIN = re.compile(r"[\w.@-]+")
-_ACCOUNT = re.compile(r"[^@\s]+@[^@\s]+")
+# A name that begins with '-' would be an option of the program that gets it.
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_PLAIN = re.compile(r"\w[\w.@-]*")
+_ACCOUNT = re.compile(r"\w[\w.+-]*@\w[\w.-]*")
+_NO_WORD = re.compile(r"[\0\ud800-\udfff]")  # no command line can carry these
+BREAKS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+"""What ends a line, or may not stand, in the YAML that XPK writes words into as they are."""
+_REPR = reprlib.Repr()  # YAML's aliases make a few lines a value without end
+_REPR.maxstring = _REPR.maxother = 200
+_told = _REPR.repr
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "API_KEY")
 
@@ -163,8 +171,9 @@ def read(path: str, needs_config: bool = True) -> Launch:
     name = check.matches("name", fields["name"], _NAME, _NAME_RULE)
     project = check.matches("project", fields["project"], _PROJECT, "give the project's id")
     zone = check.matches("zone", fields["zone"], _ZONE, "give a zone, such as us-west4-b")
+    tpu = check.text("tpu", fields["tpu"])
     try:
-        one = parse_slice(fields["tpu"])
+        one = parse_slice(tpu)
     except UserError as error:
         raise UserError(f"{path}: {error.where}", error.what, error.mend) from None
     if by == "xpk" and one.name in _NOT_OF_XPK:
@@ -177,8 +186,8 @@ def read(path: str, needs_config: bool = True) -> Launch:
         raise UserError(f"{path}: cluster", f"is needed for {by}", "name the GKE cluster")
     bucket = check.address("bucket", fields["bucket"])
     weights = _weights(check, fields["weights"])
-    data = fields["data"]
-    if data is not None and not Path(str(data)).exists():
+    data = None if fields["data"] is None else check.path_of("data", fields["data"])
+    if data is not None and not Path(data).exists():
         raise UserError(f"{path}: data", f"no such file or folder {data}", "mend the path")
     account = f"ilp@{project}.iam.gserviceaccount.com"
     words = _words(check, fields["config"], fields["arguments"], weights, data, needs_config)
@@ -201,7 +210,7 @@ def read(path: str, needs_config: bool = True) -> Launch:
         workdir=check.address("workdir", fields["workdir"] or f"{bucket}/runs/{name}"),
         words=words,
         weights=weights,
-        data=None if data is None else str(data),
+        data=data,
         environment=_environment(check, fields["environment"], by),
         max_restarts=check.count("max_restarts", fields["max_restarts"], 0),
         grace_seconds=check.count("grace_seconds", fields["grace_seconds"], 1),
@@ -228,36 +237,52 @@ class _Check:
 
     path: str
 
+    def cannot_be(self, field: str, value: Any, mend: str) -> UserError:
+        return UserError(f"{self.path}: {field}", f"{_told(value)} cannot be", mend)
+
+    def text(self, field: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise self.cannot_be(field, value, "give a text")
+        if _NO_WORD.search(value):
+            raise self.cannot_be(field, value, "give a text that a command line can carry")
+        return value
+
+    def path_of(self, field: str, value: Any) -> str:
+        if self.text(field, value).startswith("-"):
+            raise self.cannot_be(field, value, f"it reads as an option: write ./{value}")
+        return value
+
     def matches(self, field: str, value: Any, pattern: re.Pattern[str], mend: str) -> str:
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise UserError(f"{self.path}: {field}", f"{value!r} cannot be", mend)
+        if not isinstance(value, str) or not pattern.fullmatch(value) or _NO_WORD.search(value):
+            raise self.cannot_be(field, value, mend)
         return value
 
     def maybe(self, field: str, value: Any, pattern: re.Pattern[str], mend: str) -> str | None:
         return None if value is None else self.matches(field, value, pattern, mend)
 
     def address(self, field: str, value: Any) -> str:
-        if isinstance(value, str) and "://" not in value:
+        if "://" not in self.text(field, value):
             mend = f"did you mean gs://{value.lstrip('/')}?"
-            raise UserError(f"{self.path}: {field}", f"{value!r} is not in a bucket", mend)
+            what = f"{_told(value)} is not in a bucket"
+            raise UserError(f"{self.path}: {field}", what, mend)
         mend = "give gs://BUCKET or gs://BUCKET/FOLDER"
         return self.matches(field, value, _ADDRESS, mend).rstrip("/")
 
     def one_of(self, field: str, value: Any, known: Sequence[str]) -> str:
         if value not in known:
-            mend = nearest(str(value), known) or f"one of {', '.join(known)}"
-            raise UserError(f"{self.path}: {field}", f"no such choice {value!r}", mend)
+            mend = nearest(_told(value), known) or f"one of {', '.join(known)}"
+            what = f"no such choice {_told(value)}"
+            raise UserError(f"{self.path}: {field}", what, mend)
         return value
 
     def count(self, field: str, value: Any, least: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            mend = f"give a whole number of at least {least}"
-            raise UserError(f"{self.path}: {field}", f"{value!r} cannot be", mend)
+            raise self.cannot_be(field, value, f"give a whole number of at least {least}")
         return value
 
     def flag(self, field: str, value: Any) -> bool:
         if not isinstance(value, bool):
-            raise UserError(f"{self.path}: {field}", f"{value!r} cannot be", "true or false")
+            raise self.cannot_be(field, value, "true or false")
         return value
 
     def mapping(self, field: str, value: Any, known: Sequence[str] | None) -> dict[str, Any]:
@@ -279,7 +304,8 @@ def _fields(path: str) -> dict[str, Any]:
         raise UserError(path, "no such file", "copy one of launch/examples") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(path, f"cannot be read ({error})") from None
-    except yaml.YAMLError as error:
+    # YAML's own types refuse more: a date such as 2020-99-99, a number of 5,000 digits.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         at = f" at line {mark.line + 1}" if mark else ""
         raise UserError(path, f"is not YAML{at}", "see launch/examples") from None
@@ -305,8 +331,10 @@ def _weights(check: _Check, value: Any) -> Weights | None:
     check.matches("weights.revision", given.revision, re.compile(r"[\w./-]+"), "give a branch")
     check.maybe("weights.secret", given.secret, _PLAIN, "give the secret's name")
     check.one_of("weights.where", given.where, ("here", "cloud"))
-    if given.folder is not None and not Path(given.folder).is_dir():
-        raise UserError(where, f"no such folder {given.folder}", "mend the path")
+    if given.folder is not None:
+        folder = check.path_of("weights.folder", given.folder)
+        if not Path(folder).is_dir():
+            raise UserError(where, f"no such folder {folder}", "mend the path")
     if given.at is not None:
         given = dataclasses.replace(given, at=check.address("weights.at", given.at))
     return given
@@ -325,20 +353,20 @@ def _words(
         mend = "give a list such as ['--config.seed=1']"
         raise UserError(f"{check.path}: arguments", "is no list of texts", mend)
     for one in arguments:
-        if not one.startswith("--config."):
+        if not check.text("arguments", one).startswith("--config."):
             mend = "fields of the configuration alone, --config.FIELD=VALUE"
-            raise UserError(f"{check.path}: arguments", f"{one!r} cannot be", mend)
+            raise check.cannot_be("arguments", one, mend)
     if config is None:
         if needs_config:
             raise UserError(f"{check.path}: config", "is needed", "give FILE.py:name=value,...")
         words = list(arguments)
     else:
-        file = str(config).partition(".py")[0] + ".py"
+        file = check.text("config", config).partition(".py")[0] + ".py"
         must_be_inside(f"{check.path}: config", file)
         if not Path(file).is_file():
             mend = nearest(file, [str(one) for one in Path(file).parent.glob("*.py")])
             raise UserError(f"{check.path}: config", f"no such file {file}", mend)
-        words = ["--config", str(config), *arguments]
+        words = ["--config", config, *arguments]
     return fill(check.path, words, weights is not None, data)
 
 
@@ -386,9 +414,10 @@ def _environment(check: _Check, value: Any, by: str) -> dict[str, str]:
             mend = "it would stand in manifests and logs: weights.secret names a secret"
             raise UserError(f"{check.path}: {where}", "looks like a secret", mend)
         if isinstance(text, bool) or not isinstance(text, str | int | float):
-            raise UserError(f"{check.path}: {where}", f"{text!r} cannot be", "give a text")
-        if by == "xpk" and re.search(r'["\\\n\r]', str(text)):
+            raise check.cannot_be(where, text, "give a text")
+        text = check.text(where, str(text))
+        if by == "xpk" and (set(text) & {'"', "\\"} or BREAKS.search(text)):
             what = "XPK writes it between double quotes, unescaped"
             raise UserError(f"{check.path}: {where}", what, 'use no ", backslash or new line')
-        filled[name] = str(text)
+        filled[name] = text
     return filled

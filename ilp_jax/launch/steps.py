@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from ilp_jax.errors import RunFailure
+from ilp_jax.errors import RunFailure, shown
 
 _END = "ILP_END"
 
@@ -69,25 +69,33 @@ def join(words: Sequence[str]) -> str:
     return " ".join(quote(word) for word in words)
 
 
+def comment(text: str) -> str:
+    """The text as one comment of a script, in which a line end would begin a command."""
+    return f"# {shown(text)}"
+
+
 def unless(test: str, script: str) -> str:
     """A script that runs only where a test fails, such as one that makes what is missing."""
     head, *rest = script.split("\n")
     return "\n".join([f"{test} ||", f"  {head}", *(f"  {line}" for line in rest)])
 
 
-def script(title: str, steps: Sequence[Step], after: str = "") -> str:
+def script(title: str, steps: Sequence[Step], after: str = "", notes: Sequence[str] = ()) -> str:
     """All steps as one bash script.
 
     Args:
       title: its first comment.
       steps: in order.
       after: its last comment, '' for none.
+      notes: comments below the title, one line each.
     """
-    parts = [f"#!/usr/bin/env bash\n# {title}\nset -euo pipefail"]
+    head = "\n".join(map(comment, (title, *notes)))
+    parts = [f"#!/usr/bin/env bash\n{head}\nset -euo pipefail"]
     for number, step in enumerate(steps, start=1):
-        parts.append(f"# {number} of {len(steps)}: {step.title}\n{step.script}")
+        head = comment(f"{number} of {len(steps)}: {step.title}")
+        parts.append(f"{head}\n{step.script}")
     if after:
-        parts.append(f"# {after}")
+        parts.append(comment(after))
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,7 +110,7 @@ def run(steps: Sequence[Step], say: Callable[[str], None] = print) -> None:
       RunFailure: a step failed; what it printed stands above.
     """
     for number, step in enumerate(steps, start=1):
-        say(f"[{number}/{len(steps)}] {step.title}")
+        say(f"[{number}/{len(steps)}] {shown(step.title)}")
         sys.stdout.flush()
         code = subprocess.run(_bash(step.script)).returncode
         if code:

@@ -128,8 +128,8 @@ def told_as_script(launch: Launch) -> str:
     }
     parts = [asks]
     for case, action in cases.items():
-        parts.append(f"# {case}:")
-        parts += [f"#   {step.title}" for step in plan(launch, action)]
+        parts.append(steps.comment(f"{case}:"))
+        parts += [steps.comment(f"  {step.title}") for step in plan(launch, action)]
     parts.append(
         "# all workers ended well: done. Exit code 2 of one: wrong input, not tried again."
     )

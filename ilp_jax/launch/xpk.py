@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ilp_jax.errors import UserError
 from ilp_jax.launch import gke, workload
-from ilp_jax.launch.spec import Launch
+from ilp_jax.launch.spec import BREAKS, Launch
 from ilp_jax.launch.steps import Step, command, join
 
 _NEVER_AGAIN = "an exit code of 2 (wrong input) is not tried again"
@@ -54,7 +54,7 @@ def shell_command(launch: Launch) -> str:
     """
     words = workload.command(launch)
     for word in words:
-        if "\n" in word or "\r" in word:
+        if BREAKS.search(word):
             mend = "use `by: jobset`, or put the value into the configuration's file"
             raise UserError(f"{launch.file}: {word!r}", "holds a new line, and XPK has none", mend)
     return workload.kept_from_kubernetes("exec " + join(words))

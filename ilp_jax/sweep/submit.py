@@ -70,10 +70,10 @@ def workload_name(prefix: str, workdir: str, run: str) -> str:
     return f"{slug[: _LONGEST - len(digest) - 1].rstrip('-')}-{digest}"
 
 
-def told(names: Mapping[str, str]) -> str:
-    """The runs and their workloads, one a line, as comments of a script."""
+def told(names: Mapping[str, str]) -> list[str]:
+    """The runs and their workloads, one a line."""
     width = max(map(len, names))
-    return "\n".join(f"# {run:<{width}}  {name or 'done'}" for run, name in names.items())
+    return [f"{run:<{width}}  {name or 'done'}" for run, name in names.items()]
 
 
 def _launch(launch: Launch, run: Run, common: Sequence[str], name: str, folder: str) -> Launch:
