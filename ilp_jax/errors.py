@@ -2,7 +2,7 @@
 
 
 def shown(text: str) -> str:
-    """The text on one line: line ends and control characters as ``\\n`` and the like."""
+    """The text on one line: line ends and control characters as their escapes."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jinja2
 from transformers import PreTrainedTokenizerFast
 
+from ilp_jax.data import rendering
 from ilp_jax.data.conversation import plain_with_replies, replies_in
 from ilp_jax.data.examples import Example
 from ilp_jax.errors import UserError
@@ -26,7 +27,7 @@ _MARK = "@response@"
 _LAST_ONLY = "set config.trained_turns='last' to train the last reply alone"
 # Templates that print today's date would change an example's tokens from day to day.
 _DATE = datetime.datetime(2024, 7, 26)
-_NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_NOW = re.compile(r"""strftime_now\(\s*(["'])(.{0,99}?)\1\s*\)""")
 
 
 class Reply(NamedTuple):
@@ -276,10 +277,11 @@ def _after(prompt: str, full: str, where: str, how: Renderer, is_last: bool) -> 
 
 
 def _apply(how: Renderer, turns: list, add_generation_prompt: bool = False) -> str:
-    return how.tokenizer.apply_chat_template(
+    return rendering.apply(
+        how.tokenizer,
         turns,
-        chat_template=how.template,
-        tokenize=False,
+        how.template,
+        how.name,
         add_generation_prompt=add_generation_prompt,
         date_string=_DATE.strftime("%d %b %Y"),
     )
