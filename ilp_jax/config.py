@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from ml_collections import ConfigDict
 
-from ilp_jax.errors import UserError
+from ilp_jax.errors import UserError, brief
 from ilp_jax.fields import default_config, default_stage, leaves, nearest, validate
 
 __all__ = [
@@ -368,6 +368,9 @@ def _parse(where: str, text: str, example: Any) -> Any:
 
 def _cast(where: str, value: Any, example: Any) -> Any:
     """The value as the example's type; only int to float and list to tuple are converted."""
+    if not _is_plain(value):
+        mend = "give text in UTF-8, true or false, or a number of at most 64 bits"
+        raise UserError(where, f"{brief(value)} cannot be", mend)
     if isinstance(example, tuple) and isinstance(value, list):
         value = tuple(value)
     if isinstance(example, float) and type(value) is int:
@@ -375,5 +378,20 @@ def _cast(where: str, value: Any, example: Any) -> Any:
     if type(value) is not type(example):
         wanted = {int: "a whole number", float: "a number", bool: "true or false"}
         wanted |= {str: "text", tuple: "a list such as a,b,c", ConfigDict: "a group of fields"}
-        raise UserError(where, f"{value!r} is of the wrong type", f"give {wanted[type(example)]}")
+        raise UserError(
+            where, f"{brief(value)} is of the wrong type", f"give {wanted[type(example)]}"
+        )
     return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON and the tables of a run can hold a value, as every field's must be held."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    if isinstance(value, Mapping | ConfigDict):
+        return all(map(_is_plain, value.values()))
+    if type(value) is int:
+        return -(2**63) <= value < 2**63
+    if isinstance(value, str):
+        return not re.search(r"[\0\ud800-\udfff]", value)  # as no file and no path can
+    return value is None or isinstance(value, bool | float)

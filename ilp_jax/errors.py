@@ -1,5 +1,15 @@
 """The two ways in which a command ends without its result."""
 
+import reprlib
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 200
+
+
+def brief(value: object) -> str:
+    """A value as Python writes it, cut short; never long, whatever it holds."""
+    return _BRIEF.repr(value)
+
 
 def shown(text: str) -> str:
     """The text on one line: line ends and control characters as their escapes."""

@@ -19,6 +19,7 @@ _GONE = {
     )
     if hasattr(errno, name)
 }
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 # Clients of buckets, which have errors of their own and wait before they raise them.
 _CLIENTS = (
     *("gcsfs", "fsspec", "aiohttp", "requests", "urllib3"),
@@ -39,13 +40,16 @@ def failure(error: BaseException | None) -> UserError | None:
 
     Returns:
       A `RunFailure` where the disk is full or the disk or bucket did not answer, a `UserError`
-      where the bucket lets nobody in; None where the error has another origin.
+      where there can be no such path or the bucket lets nobody in; None where the error has
+      another origin.
     """
     for one in _chain(error):
         number, status = _number(one), _status(one)
         where = _where(one)
         if number in _FULL or "no space left on device" in str(one).lower():
             return RunFailure(where or "disk", "no space left", "free some and repeat")
+        if number in _NO_PATH:
+            return UserError(_short(one), "is no path", "give the path of a file or folder")
         if status in _NO_ACCESS or (status is None and str(one).startswith("Forbidden:")):
             mend = "see who you are with `gcloud auth list`, and give that account access to it"
             return UserError(where or "bucket", f"lets you not in ({_short(one)})", mend)

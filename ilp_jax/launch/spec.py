@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ilp_jax.errors import UserError
+from ilp_jax.errors import UserError, brief
 from ilp_jax.fields import nearest
 from ilp_jax.launch.slices import Slice, parse_slice
 
@@ -35,9 +34,6 @@ _ACCOUNT = re.compile(r"\w[\w.+-]*@\w[\w.-]*")
 _NO_WORD = re.compile(r"[\0\ud800-\udfff]")  # no command line can carry these
 BREAKS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 """What ends a line, or may not stand, in the YAML that XPK writes words into as they are."""
-_REPR = reprlib.Repr()  # YAML's aliases make a few lines a value without end
-_REPR.maxstring = _REPR.maxother = 200
-_told = _REPR.repr
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "API_KEY")
 
@@ -238,7 +234,7 @@ class _Check:
     path: str
 
     def cannot_be(self, field: str, value: Any, mend: str) -> UserError:
-        return UserError(f"{self.path}: {field}", f"{_told(value)} cannot be", mend)
+        return UserError(f"{self.path}: {field}", f"{brief(value)} cannot be", mend)
 
     def text(self, field: str, value: Any) -> str:
         if not isinstance(value, str):
@@ -263,15 +259,15 @@ class _Check:
     def address(self, field: str, value: Any) -> str:
         if "://" not in self.text(field, value):
             mend = f"did you mean gs://{value.lstrip('/')}?"
-            what = f"{_told(value)} is not in a bucket"
+            what = f"{brief(value)} is not in a bucket"
             raise UserError(f"{self.path}: {field}", what, mend)
         mend = "give gs://BUCKET or gs://BUCKET/FOLDER"
         return self.matches(field, value, _ADDRESS, mend).rstrip("/")
 
     def one_of(self, field: str, value: Any, known: Sequence[str]) -> str:
         if value not in known:
-            mend = nearest(_told(value), known) or f"one of {', '.join(known)}"
-            what = f"no such choice {_told(value)}"
+            mend = nearest(brief(value), known) or f"one of {', '.join(known)}"
+            what = f"no such choice {brief(value)}"
             raise UserError(f"{self.path}: {field}", what, mend)
         return value
 

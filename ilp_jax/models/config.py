@@ -3,6 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+# What lies beyond is no model but a damaged or hostile file. The widest and deepest published
+# models have d_model 18,432, d_ff 73,728, 1,000 layers, 128 heads and theta 1e9; token ids and
+# positions are int32 here, and 1e12 leaves float32 room for theta's powers.
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "vocab_size": (1, 2**31 - 1),
+    "d_model": (1, 2**20),
+    "n_layers": (1, 2**12),
+    "n_heads": (1, 2**12),
+    "n_kv_heads": (1, 2**12),
+    "head_dim": (2, 2**12),
+    "d_ff": (1, 2**20),
+    "rope_theta": (1.0, 1e12),
+    "norm_eps": (1e-30, 0.1),
+    "max_position": (1, 2**31 - 1),
+}
+"""Least and greatest value of the fields of a `ModelConfig`."""
+
+ROPE_LIMITS: Mapping[str, tuple[float, float]] = {
+    "factor": (1e-3, 1e6),
+    "low_freq_factor": (1e-6, 1e6),
+    "high_freq_factor": (1e-6, 1e6),
+    "original_max_position": (1, 2**31 - 1),
+}
+"""The same of a `RopeScaling`; ``factor`` holds for each of ``factors`` too."""
+
+
+def _check(values: Any, limits: Mapping[str, tuple[float, float]]) -> None:
+    for field, (low, high) in limits.items():
+        if not low <= getattr(values, field) <= high:
+            raise ValueError(f"{field}={getattr(values, field)} is not from {low} to {high}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +62,17 @@ class RopeScaling:
     high_freq_factor: float = 4.0
     original_max_position: int = 8192
     factors: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        _check(self, ROPE_LIMITS)
+        low, high = ROPE_LIMITS["factor"]
+        if not all(low <= factor <= high for factor in self.factors):
+            raise ValueError(f"a rotary factor is not from {low} to {high}")
+        if self.kind == "llama3" and self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(
+                f"low_freq_factor={self.low_freq_factor} is not below "
+                f"high_freq_factor={self.high_freq_factor}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +129,7 @@ class ModelConfig:
     remat: str = "none"
 
     def __post_init__(self):
+        _check(self, LIMITS)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_kv_heads={self.n_kv_heads} does not divide n_heads={self.n_heads}")
         if self.head_dim % 2:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from gguf.quants import dequantize
 
 from ilp_jax.errors import UserError
 from ilp_jax.models import names
-from ilp_jax.models.config import ModelConfig, RopeScaling
+from ilp_jax.models.config import LIMITS, ROPE_LIMITS, ModelConfig, RopeScaling
+from ilp_jax.models.stated import Stated
 
 # Settings by which a family differs; biases and tying are read off the tensors present.
 _FAMILIES: dict[str, dict[str, Any]] = {
@@ -28,6 +28,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"qk_norm": "head"},
     "olmo2": {"qk_norm": "full", "norm_position": "post"},
 }
+_AGAIN = "convert the model again"
 _UNQUANTISED = {"F32", "F16", "BF16"}
 
 
@@ -88,25 +89,36 @@ def open_gguf(path: str | os.PathLike) -> gguf.GGUFReader:
     try:
         reader = _Reader(path)
     # The reader checks nothing: a cut file shows as whichever of these comes first.
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, OSError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, ArithmeticError, OSError) as error:
         raise UserError(
             path, f"is truncated or damaged ({error})", "copy or download the file again"
         ) from error
     size = path.stat().st_size
-    for tensor in reader.tensors:
-        if tensor.data_offset + tensor.n_bytes > size:
+    end = 0
+    for tensor in sorted(reader.tensors, key=lambda one: int(one.data_offset)):
+        start, end_before = int(tensor.data_offset), end
+        end = start + int(tensor.n_bytes)
+        if end > size:
             raise UserError(
                 path,
                 f"is truncated: tensor {tensor.name} ends past the file's {size} bytes",
                 "copy or download the file again",
             )
+        if start < end_before:
+            what = f"is damaged: tensor {tensor.name} begins within another"
+            raise UserError(path, what, "copy or download the file again")
     if reader.byte_order != "I":
         raise UserError(path, "is big-endian", "convert it with gguf-convert-endian")
-    if metadata(reader, "split.count", path, 1) > 1:
+    if stated(reader, path).whole("split.count", (0, 2**31), 1) > 1:
         raise UserError(
             path, "is one part of a split model", "join the parts with llama-gguf-split --merge"
         )
     return reader
+
+
+def stated(reader: gguf.GGUFReader, where: object, prefix: str = "") -> Stated:
+    """The file's metadata, to be asked by kind and range; ``prefix`` stands before each key."""
+    return Stated(lambda key: metadata(reader, prefix + key, where), where, _AGAIN, prefix)
 
 
 def metadata(reader: gguf.GGUFReader, key: str, where: object, default: Any = None) -> Any:
@@ -127,7 +139,7 @@ def metadata(reader: gguf.GGUFReader, key: str, where: object, default: Any = No
     field = reader.get_field(key)
     try:
         return default if field is None else field.contents()
-    except UnicodeDecodeError as error:
+    except (ValueError, IndexError, TypeError) as error:  # such as bytes that are no text
         raise UserError(where, f"{key} is damaged ({error})", "copy the file again") from error
 
 
@@ -150,11 +162,8 @@ def model_config(reader: gguf.GGUFReader, where: object) -> ModelConfig:
         missing field.
     """
     shapes = _shapes(reader)
-
-    def get(key: str, default: Any = None) -> Any:
-        return metadata(reader, key, where, default)
-
-    arch = get("general.architecture", "none stated")
+    told = stated(reader, where)
+    arch = told.text("general.architecture", "none stated")
     if arch not in _FAMILIES:
         raise UserError(
             where,
@@ -162,44 +171,54 @@ def model_config(reader: gguf.GGUFReader, where: object) -> ModelConfig:
             f"supported in GGUF: {', '.join(_FAMILIES)}",
         )
 
-    def hyper(key: str, default: Any = None) -> Any:
-        value = get(f"{arch}.{key}", default)
-        if value is None:
-            raise UserError(where, f"{arch}.{key} is missing", "convert the model again")
-        if isinstance(value, list):
-            if len(set(value)) != 1:
+    def one(key: str) -> Any:
+        """A value, or what all layers have; some converters write one a layer."""
+        value = metadata(reader, f"{arch}.{key}", where)
+        if isinstance(value, list) and value:
+            if any(other != value[0] for other in value):
                 raise UserError(where, f"{arch}.{key} differs by layer, which is not supported")
             value = value[0]
         return value
 
-    d_model, n_heads = int(hyper("embedding_length")), int(hyper("attention.head_count"))
-    max_position = int(hyper("context_length"))
-    head_dim = int(hyper("attention.key_length", d_model // n_heads))
+    hyper = Stated(one, where, _AGAIN, f"{arch}.")
+
+    def size(key: str, field: str, **default: int) -> int:
+        return hyper.whole(key, LIMITS[field], **default)
+
+    d_model = size("embedding_length", "d_model")
+    n_heads = size("attention.head_count", "n_heads")
+    max_position = size("context_length", "max_position")
+    head_dim = size("attention.key_length", "head_dim", default=d_model // n_heads)
     for key, wanted in (("attention.value_length", head_dim), ("rope.dimension_count", head_dim)):
-        if (found := int(hyper(key, wanted))) != wanted:
+        if (found := size(key, "head_dim", default=wanted)) != wanted:
             raise UserError(
                 where, f"{arch}.{key}={found} differs from the head's width {wanted}: not supported"
             )
-    if n_experts := int(hyper("expert_count", 0)):
+    if n_experts := hyper.whole("expert_count", (0, 2**31), 0):
         raise UserError(where, f"a mixture of {n_experts} experts is not supported")
-    window = get(f"{arch}.attention.sliding_window", 0)
-    if any(0 < int(w) < max_position for w in (window if isinstance(window, list) else [window])):
+    windows = metadata(reader, f"{arch}.attention.sliding_window", where, 0)
+    for window in windows if isinstance(windows, list) else [windows]:
+        of_layer = Stated({"sliding_window": window}.get, where, _AGAIN, f"{arch}.attention.")
+        if not 0 < of_layer.whole("sliding_window", (0, 2**63), 0) < max_position:
+            continue
         raise UserError(where, f"sliding-window attention ({window} tokens) is not supported")
     if "token_embd.weight" not in shapes:
-        raise UserError(where, "missing tensor token_embd.weight", "convert the model again")
+        raise UserError(where, "missing tensor token_embd.weight", _AGAIN)
 
     try:
         return ModelConfig(
-            vocab_size=shapes["token_embd.weight"][0],
+            vocab_size=next(iter(shapes["token_embd.weight"]), 0),
             d_model=d_model,
-            n_layers=int(hyper("block_count")),
+            n_layers=size("block_count", "n_layers"),
             n_heads=n_heads,
-            n_kv_heads=int(hyper("attention.head_count_kv", n_heads)),
+            n_kv_heads=size("attention.head_count_kv", "n_kv_heads", default=n_heads),
             head_dim=head_dim,
-            d_ff=int(hyper("feed_forward_length")),
-            rope_theta=float(hyper("rope.freq_base", 10_000.0)),
-            rope_scaling=_rope_scaling(reader, get, arch, head_dim, where),
-            norm_eps=float(np.float32(hyper("attention.layer_norm_rms_epsilon"))),
+            d_ff=size("feed_forward_length", "d_ff"),
+            rope_theta=hyper.number("rope.freq_base", LIMITS["rope_theta"], 10_000.0),
+            rope_scaling=_rope_scaling(reader, hyper, head_dim, where),
+            norm_eps=float(
+                np.float32(hyper.number("attention.layer_norm_rms_epsilon", LIMITS["norm_eps"]))
+            ),
             tie_embeddings="output.weight" not in shapes,
             qkv_bias="blk.0.attn_q.bias" in shapes,
             o_bias="blk.0.attn_output.bias" in shapes,
@@ -207,21 +226,23 @@ def model_config(reader: gguf.GGUFReader, where: object) -> ModelConfig:
             max_position=max_position,
             **_FAMILIES[arch],
         )
-    except (ValueError, ZeroDivisionError) as error:
-        raise UserError(where, f"impossible shape: {error}", "convert the model again") from error
+    except ValueError as error:
+        raise UserError(where, f"impossible shape: {error}", _AGAIN) from error
 
 
 def _rope_scaling(
-    reader: gguf.GGUFReader, get: Callable[..., Any], arch: str, head_dim: int, where: object
+    reader: gguf.GGUFReader, hyper: Stated, head_dim: int, where: object
 ) -> RopeScaling | None:
-    kind = get(f"{arch}.rope.scaling.type", "none")
-    factor = float(get(f"{arch}.rope.scaling.factor", get(f"{arch}.rope.scale_linear", 0.0)))
+    kind = hyper.text("rope.scaling.type", "none")
+    within = (0.0, ROPE_LIMITS["factor"][1])
+    factor = hyper.number("rope.scale_linear", within, 0.0)
+    factor = hyper.number("rope.scaling.factor", within, factor)
     if kind not in ("none", "linear"):
         raise UserError(
             where, f"rope scaling {kind} is not supported", "supported: none, linear, llama3"
         )
     # llama.cpp reads a factor without a type as linear, and a factor of 0 as no scaling.
-    linear = factor not in (0.0, 1.0) and get(f"{arch}.rope.scaling.type") != "none"
+    linear = factor not in (0.0, 1.0) and hyper.text("rope.scaling.type", "") != "none"
     freqs = next((t for t in reader.tensors if t.name == "rope_freqs.weight"), None)
     if freqs is None:
         return RopeScaling(kind="linear", factor=factor) if linear else None

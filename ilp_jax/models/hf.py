@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from ilp_jax.errors import UserError
 from ilp_jax.models import names
-from ilp_jax.models.config import ModelConfig, RopeScaling
+from ilp_jax.models.config import LIMITS, ROPE_LIMITS, ModelConfig, RopeScaling
+from ilp_jax.models.stated import Stated, read
 
 # Per architecture: the defaults of transformers for fields that config.json may leave out
 # (kv = key-value heads where the field is absent; None = as many as query heads).
@@ -24,6 +24,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "Qwen3ForCausalLM": {"max_position": 32768, "eps": 1e-6, "kv": 32},
     "Olmo2ForCausalLM": {"max_position": 2048, "eps": 1e-5, "kv": None},
 }
+_ANY = (-(2**63), 2**63)  # of values that are only compared
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -46,7 +47,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
             "holds a LoRA adapter (adapter_config.json), not a whole model",
             "merge it first: peft's merge_and_unload(), then save_pretrained to a new folder",
         )
-    return _read_json(folder / "config.json", "give a folder written by save_pretrained")
+    return read(folder / "config.json", "give a folder written by save_pretrained")
 
 
 def model_config(config_json: dict[str, Any], where: object) -> ModelConfig:
@@ -64,64 +65,80 @@ def model_config(config_json: dict[str, Any], where: object) -> ModelConfig:
       UserError: an architecture, rope type, activation, attention window or quantisation that
         the decoder does not have, or a missing or impossible field.
     """
-    get = config_json.get
-    stated = get("architectures") or ["none stated"]
-    arch = stated[0] if isinstance(stated, list) else str(stated)
+    told = Stated(config_json.get, where, "use the config.json of the model")
+    arch = (told.texts("architectures", None) or ["none stated"])[0]
     if arch not in _FAMILIES:
         raise UserError(
             where, f"architecture {arch} is not supported", f"supported: {', '.join(_FAMILIES)}"
         )
     family = _FAMILIES[arch]
-    if get("quantization_config"):
-        method = get("quantization_config").get("quant_method", "of unknown kind")
+    if told.group("quantization_config"):
+        method = told.within("quantization_config").text("quant_method", "of unknown kind")
         raise UserError(
             where,
             f"quantised weights ({method}) are not supported",
             "use the unquantised model, or a GGUF file",
         )
-    if (act := get("hidden_act", "silu")) != "silu":
+    if (act := told.text("hidden_act", "silu")) != "silu":
         raise UserError(where, f"hidden_act {act} is not supported", "supported: silu")
 
-    def need(key: str) -> int:
-        if get(key) is None:
-            raise UserError(where, f"{key} is missing", "use the config.json of the model")
-        return int(get(key))
+    def size(key: str, field: str, **default: int) -> int:
+        return told.whole(key, LIMITS[field], **default)
 
     try:
-        d_model, n_heads = need("hidden_size"), need("num_attention_heads")
-        max_position = int(get("max_position_embeddings", family["max_position"]))
-        _refuse_sliding(config_json, arch, max_position, where)
-        head_dim = get("head_dim", 128 if arch == "Qwen3ForCausalLM" else None)
-        theta, scaling = _rope(config_json, max_position, where)
-        attention_bias = bool(get("attention_bias", False))
+        d_model = size("hidden_size", "d_model")
+        n_heads = size("num_attention_heads", "n_heads")
+        # transformers reads a null as "as many as query heads", and only then its own default.
+        kv = n_heads if "num_key_value_heads" in config_json else family["kv"] or n_heads
+        max_position = size(
+            "max_position_embeddings", "max_position", default=family["max_position"]
+        )
+        n_layers = size("num_hidden_layers", "n_layers")
+        _refuse_sliding(told, arch, n_layers, max_position, where)
+        theta, scaling = _rope(told, max_position, where)
+        attention_bias = told.flag("attention_bias", False)
         return ModelConfig(
-            vocab_size=need("vocab_size"),
+            vocab_size=size("vocab_size", "vocab_size"),
             d_model=d_model,
-            n_layers=need("num_hidden_layers"),
+            n_layers=n_layers,
             n_heads=n_heads,
-            n_kv_heads=int(get("num_key_value_heads", family["kv"]) or n_heads),
-            head_dim=int(head_dim or d_model // n_heads),
-            d_ff=need("intermediate_size"),
+            n_kv_heads=size("num_key_value_heads", "n_kv_heads", default=kv),
+            head_dim=_head_dim(told, arch, "head_dim" in config_json, d_model, n_heads, where),
+            d_ff=size("intermediate_size", "d_ff"),
             rope_theta=theta,
             rope_scaling=scaling,
-            norm_eps=float(get("rms_norm_eps", family["eps"])),
-            tie_embeddings=bool(get("tie_word_embeddings", False)),
+            norm_eps=told.number("rms_norm_eps", LIMITS["norm_eps"], family["eps"]),
+            tie_embeddings=told.flag("tie_word_embeddings", False),
             qkv_bias=arch == "Qwen2ForCausalLM" or attention_bias,
             o_bias=arch != "Qwen2ForCausalLM" and attention_bias,
-            mlp_bias=arch == "LlamaForCausalLM" and bool(get("mlp_bias", False)),
+            mlp_bias=arch == "LlamaForCausalLM" and told.flag("mlp_bias", False),
             qk_norm={"Qwen3ForCausalLM": "head", "Olmo2ForCausalLM": "full"}.get(arch, "none"),
             norm_position="post" if arch == "Olmo2ForCausalLM" else "pre",
             max_position=max_position,
         )
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except ValueError as error:
         raise UserError(
             where, f"impossible value: {error}", "use the config.json of the model"
         ) from error
 
 
-def _refuse_sliding(config_json: dict, arch: str, max_position: int, where: object) -> None:
-    layer_types = config_json.get("layer_types")
-    window = config_json.get("sliding_window", 4096 if arch.startswith("Qwen") else None)
+def _head_dim(
+    told: Stated, arch: str, has_key: bool, d_model: int, n_heads: int, where: object
+) -> int:
+    """As transformers reads it: Qwen3 has a default, and a null means the heads share D."""
+    found = told.whole("head_dim", LIMITS["head_dim"], None)
+    if found is None and arch == "Qwen3ForCausalLM" and not has_key:
+        return 128
+    if found is None and d_model % n_heads:
+        what = f"num_attention_heads={n_heads} does not divide hidden_size={d_model}"
+        raise UserError(where, what, "state head_dim, or use the config.json of the model")
+    return found or d_model // n_heads
+
+
+def _refuse_sliding(
+    told: Stated, arch: str, n_layers: int, max_position: int, where: object
+) -> None:
+    layer_types = told.texts("layer_types", None)
     if layer_types:
         other = sorted(set(layer_types) - {"full_attention", "sliding_attention"})
         if other:
@@ -129,24 +146,29 @@ def _refuse_sliding(config_json: dict, arch: str, max_position: int, where: obje
         sliding = "sliding_attention" in layer_types
     else:
         # transformers: layers from max_window_layers on slide, if use_sliding_window says so.
-        first = int(config_json.get("max_window_layers", 28))
-        sliding = bool(config_json.get("use_sliding_window")) and first < int(
-            config_json.get("num_hidden_layers", 0)
-        )
-    if sliding and (window is None or int(window) < max_position):
+        sliding = told.flag("use_sliding_window", False)
+        sliding = sliding and told.whole("max_window_layers", _ANY, 28) < n_layers
+    if not sliding:
+        return
+    window = told.whole("sliding_window", _ANY, 4096 if arch.startswith("Qwen") else 0)
+    if window < max_position:
         raise UserError(where, f"sliding-window attention ({window} tokens) is not supported")
 
 
-def _rope(config_json: dict, max_position: int, where: object) -> tuple[float, RopeScaling | None]:
+def _rope(told: Stated, max_position: int, where: object) -> tuple[float, RopeScaling | None]:
     """(theta, scaling), read in the order in which transformers reads them."""
-    rope = config_json.get("rope_scaling") or config_json.get("rope_parameters") or {}
-    if any(isinstance(value, dict) for value in rope.values()):
+    key = "rope_scaling" if told.group("rope_scaling") else "rope_parameters"
+    values, rope = told.group(key), told.within(key)
+    if any(isinstance(value, dict) for value in values.values()):
         raise UserError(where, "rope parameters that differ by layer type are not supported")
-    theta = float(rope.get("rope_theta") or config_json.get("rope_theta") or 10_000.0)
-    partial = rope.get("partial_rotary_factor", config_json.get("partial_rotary_factor", 1.0))
-    if partial not in (None, 1, 1.0):
+    outer = told.number("rope_theta", LIMITS["rope_theta"], 10_000.0)
+    theta = rope.number("rope_theta", LIMITS["rope_theta"], outer)
+    partial = rope.number(
+        "partial_rotary_factor", (0, 1), told.number("partial_rotary_factor", (0, 1), 1.0)
+    )
+    if partial != 1:
         raise UserError(where, f"partial_rotary_factor {partial} is not supported")
-    kind = rope.get("rope_type", rope.get("type", "default")) or "default"
+    kind = rope.text("rope_type", None) or rope.text("type", None) or "default"
     if kind == "default":
         return theta, None
     if kind not in ("linear", "llama3"):
@@ -154,17 +176,19 @@ def _rope(config_json: dict, max_position: int, where: object) -> tuple[float, R
             where, f"rope type {kind} is not supported", "supported: default, linear, llama3"
         )
     needed = ("factor",) if kind == "linear" else ("factor", "low_freq_factor", "high_freq_factor")
-    for key in needed:
-        if rope.get(key) is None:
-            raise UserError(where, f"rope type {kind} without {key}", "add it to the rope settings")
+    for needs in needed:
+        if values.get(needs) is None:
+            what = f"rope type {kind} without {needs}"
+            raise UserError(where, what, "add it to the rope settings")
+    factors = {one: rope.number(one, ROPE_LIMITS[one]) for one in needed}
     if kind == "linear":
-        return theta, RopeScaling(kind="linear", factor=float(rope["factor"]))
+        return theta, RopeScaling(kind="linear", **factors)
     return theta, RopeScaling(
         kind="llama3",
-        factor=float(rope["factor"]),
-        low_freq_factor=float(rope["low_freq_factor"]),
-        high_freq_factor=float(rope["high_freq_factor"]),
-        original_max_position=int(rope.get("original_max_position_embeddings") or max_position),
+        **factors,
+        original_max_position=rope.whole(
+            "original_max_position_embeddings", ROPE_LIMITS["original_max_position"], max_position
+        ),
     )
 
 
@@ -186,10 +210,12 @@ def weight_files(folder: str | os.PathLike) -> list[Path]:
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if index.is_file():
-        listed = _read_json(index, "copy or download the folder again").get("weight_map")
-        shards = sorted({str(name) for name in (listed or {}).values()})
+        mend = "copy or download it again"
+        told = Stated(read(index, mend).get, index, mend)
+        listed = told.within("weight_map")
+        shards = sorted({listed.text(name) for name in told.group("weight_map")})
         if not shards or any(Path(name).name != name for name in shards):
-            raise UserError(index, "has no usable weight_map", "copy or download it again")
+            raise UserError(index, "has no usable weight_map", mend)
         for name in shards:
             if not (folder / name).is_file():
                 raise UserError(folder, f"shard {name} is missing", "copy or download it again")
@@ -265,7 +291,7 @@ def load_params(
                 for name in file.keys():  # noqa: SIM118  (safe_open has no __iter__)
                     entry = file.get_slice(name)
                     home[name], shapes[name] = path, tuple(entry.get_shape())
-                    if name not in expected:
+                    if name not in expected and name != "lm_head.weight":
                         continue
                     dtypes.add(dtype := entry.get_dtype())
                     if dtype not in _DTYPES:
@@ -287,10 +313,11 @@ def load_params(
     def table(name: str) -> np.ndarray:
         return read(name, (slice(None), slice(None)))
 
-    tied_copy = config.tie_embeddings and shapes.pop("lm_head.weight", None) is not None
+    head = shapes.pop("lm_head.weight", None) if config.tie_embeddings else None
     names.check_tensors(expected, shapes, folder)
-    if tied_copy and not np.array_equal(
-        table("lm_head.weight"), table("model.embed_tokens.weight")
+    if head is not None and not (
+        head == shapes["model.embed_tokens.weight"]
+        and np.array_equal(table("lm_head.weight"), table("model.embed_tokens.weight"))
     ):
         raise UserError(
             folder,
@@ -299,15 +326,3 @@ def load_params(
         )
     params = names.build_params(config, read, place)
     return params, files, sorted(_DTYPES[d] for d in dtypes)
-
-
-def _read_json(path: Path, mend: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(path, "no such file", mend) from error
-    except (OSError, ValueError) as error:
-        raise UserError(path, f"cannot be read as JSON ({error})", mend) from error
-    if not isinstance(value, dict):
-        raise UserError(path, "is not a JSON object", mend)
-    return value

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from gguf import GGUFReader, TokenType
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -18,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from ilp_jax.errors import UserError
-from ilp_jax.models import gguf, weights
+from ilp_jax.models import gguf, tokenizer_files, weights
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # The rule that GPT-4 brought; models differ in how many digits make a piece.
@@ -74,6 +73,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         return from_gguf(gguf.open_gguf(place), place)
     if not any((place / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         raise UserError(place, "has no tokenizer.json", "copy the tokenizer's files there too")
+    tokenizer_files.check(place)
     try:
         tokenizer = _loader(place).from_pretrained(
             place, local_files_only=True, trust_remote_code=False
@@ -117,11 +117,8 @@ def from_gguf(reader: GGUFReader, where: Path | str) -> PreTrainedTokenizerFast:
     Raises:
       UserError: no tokenizer in the file, or a vocabulary or pre-tokenizer that is not supported.
     """
-
-    def get(key: str, default: Any = None) -> Any:
-        return gguf.metadata(reader, f"tokenizer.{key}", where, default)
-
-    kind, pre = get("ggml.model"), get("ggml.pre", "default")
+    told = gguf.stated(reader, where, "tokenizer.")
+    kind, pre = told.text("ggml.model", None), told.text("ggml.pre", "default")
     if kind != "gpt2":
         raise UserError(
             where,
@@ -132,10 +129,14 @@ def from_gguf(reader: GGUFReader, where: Path | str) -> PreTrainedTokenizerFast:
         raise UserError(
             where, f"pre-tokenizer {pre} is not supported", f"supported: {', '.join(_SPLITS)}"
         )
-    split, tokens, merges = _SPLITS[pre], get("ggml.tokens"), get("ggml.merges")
+    split = _SPLITS[pre]
+    tokens, merges = told.texts("ggml.tokens", None), told.texts("ggml.merges", None)
     if not tokens or merges is None:
         raise UserError(where, "tokenizer.ggml.tokens or merges is missing", "convert it again")
-    types = get("ggml.token_type") or [TokenType.NORMAL] * len(tokens)
+    types = told.value("ggml.token_type") or [TokenType.NORMAL] * len(tokens)
+    if not isinstance(types, list) or len(types) != len(tokens):
+        what = f"tokenizer.ggml.token_type has no type for each of {len(tokens)} tokens"
+        raise UserError(where, what, "convert it again")
 
     try:
         tokenizer = Tokenizer(
@@ -160,20 +161,21 @@ def from_gguf(reader: GGUFReader, where: Path | str) -> PreTrainedTokenizerFast:
             tokenizer.add_tokens([AddedToken(token, normalized=False, special=special)])
 
     def named(key: str) -> str | None:
-        index = get(f"ggml.{key}_token_id")
+        index = told.whole(f"ggml.{key}_token_id", (-1, 2**32), None)
         return tokens[index] if index is not None and 0 <= index < len(tokens) else None
 
     bos, eos = named("bos"), named("eos")
-    before = [bos] if bos and get("ggml.add_bos_token", split.add_bos) else []
-    after = [eos] if eos and get("ggml.add_eos_token", False) else []
+    before = [bos] if bos and told.flag("ggml.add_bos_token", split.add_bos) else []
+    after = [eos] if eos and told.flag("ggml.add_eos_token", False) else []
     if before or after:
         tokenizer.post_processor = TemplateProcessing(
             single=[*before, "$A", *after],
             pair=[*before, "$A", *after, *before, "$B:1", *after],
             special_tokens=[(t, tokenizer.token_to_id(t)) for t in {*before, *after}],
         )
-    arch = gguf.metadata(reader, "general.architecture", where)
-    length = gguf.metadata(reader, f"{arch}.context_length", where, VERY_LARGE_INTEGER)
+    general = gguf.stated(reader, where)
+    arch = general.text("general.architecture", "none")
+    length = general.whole(f"{arch}.context_length", (1, 2**63), VERY_LARGE_INTEGER)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=bos,
@@ -181,7 +183,7 @@ def from_gguf(reader: GGUFReader, where: Path | str) -> PreTrainedTokenizerFast:
         pad_token=named("padding"),
         unk_token=named("unknown"),
         clean_up_tokenization_spaces=False,
-        model_max_length=int(length),
+        model_max_length=length,
     )
-    wrapped.chat_template = get("chat_template")
+    wrapped.chat_template = told.text("chat_template", None)
     return wrapped

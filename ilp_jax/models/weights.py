@@ -63,7 +63,10 @@ def resolve(path: str) -> Path:
         return found[0]
     if str(path).startswith("package:"):
         raise UserError(path, "is no package with a known model", f"the one known is {SMOLLM2}")
-    place = Path(path).expanduser()
+    try:
+        place = Path(path).expanduser()
+    except RuntimeError as error:  # ~name of nobody
+        raise UserError(path, f"no such folder ({error})", "give the whole path") from error
     if place.is_dir() or (place.is_file() and place.suffix == ".gguf"):
         return place
     if place.is_file():

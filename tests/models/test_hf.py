@@ -212,7 +212,7 @@ def test_family_differences():
         ({"layer_types": ["linear_attention"]}, "layer type linear_attention"),
         ({"hidden_size": ...}, "hidden_size is missing"),
         ({"num_key_value_heads": 3}, "n_kv_heads=3 does not divide"),
-        ({"vocab_size": "many"}, "impossible value"),
+        ({"vocab_size": "many"}, "vocab_size is 'many', no whole number from 1 to 2,147,483,647"),
         ({"hidden_size": 12, "num_attention_heads": 4}, "head_dim=3 is odd"),
     ],
 )
