@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from ilp_jax.errors import UserError
 from ilp_jax.models import names
 from ilp_jax.models.config import LIMITS, ROPE_LIMITS, ModelConfig, RopeScaling
-from ilp_jax.models.stated import Stated, read
+from ilp_jax.models.stated import Stated, check_plain, read
 
 # Per architecture: the defaults of transformers for fields that config.json may leave out
 # (kv = key-value heads where the field is absent; None = as many as query heads).
@@ -207,6 +207,9 @@ def weight_files(folder: str | os.PathLike) -> list[Path]:
     """
     folder = Path(folder)
     index = folder / "model.safetensors.index.json"
+    found = sorted(folder.glob("*.safetensors"))
+    for path in (*found, index):
+        check_plain(path, "copy or download the folder again")
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if index.is_file():
@@ -220,7 +223,7 @@ def weight_files(folder: str | os.PathLike) -> list[Path]:
             if not (folder / name).is_file():
                 raise UserError(folder, f"shard {name} is missing", "copy or download it again")
         return [folder / name for name in shards]
-    found = sorted(folder.glob("*.safetensors"))
+    found = [path for path in found if path.is_file()]
     if len(found) == 1:
         return found
     if found:

@@ -48,11 +48,10 @@ class Stated:
         value = self._found(key, default)
         if value is default:
             return default
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if type(value) is not int or not within[0] <= value <= within[1]:
+        whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+        if not (whole and within[0] <= value <= within[1]):
             raise self.wrong(key, value, f"no whole number {_span(within)}")
-        return value
+        return int(value)
 
     def number(self, key: str, within: Range, default: _T = _NEEDED) -> float | _T:
         """A number."""
