@@ -79,6 +79,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
             place, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # tokenizers raises bare Exception for a malformed file
+        if (place / "config.json").exists():
+            weights.load_config(path)  # transformers reads it too, and it may be what is wrong
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
             place, f"its tokenizer cannot be loaded ({reason})", "save it with save_pretrained"

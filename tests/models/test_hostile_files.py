@@ -136,6 +136,15 @@ def test_commands_say_file_and_field(folder, edit, tiny, refused, command, field
     assert line.startswith(f"ilp: error: {folder / 'config.json'}: ") and words in line
 
 
+def test_a_tokenizer_is_not_blamed_for_its_models_config(folder, edit, tiny, refused):
+    plain = json.loads((folder / "config.json").read_text())
+    edit("config.json", {**plain, "num_hidden_layers": 1e30, "model_type": "qwen2"})
+    named = json.loads((folder / "tokenizer_config.json").read_text())
+    edit("tokenizer_config.json", {**named, "tokenizer_class": "Qwen2Tokenizer"})
+    own = f"configs/own.py:model={folder},data={tiny / 'rows.jsonl'}"
+    assert "config.json: num_hidden_layers is 1e+30" in refused("data", "preview", "--config", own)
+
+
 def test_whole_numbers_may_be_written_as_json_writes_any_number(folder, edit):
     plain = json.loads((folder / "config.json").read_text())
     before = weights.load_config(str(folder))
