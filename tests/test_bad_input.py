@@ -119,6 +119,15 @@ def test_wrong_fields(refused, tiny_arguments, tmp_path, field, parts):
         assert part in line
 
 
+@pytest.mark.parametrize(
+    "path, words", [("x/" + "y" * 5000, "is no path"), ("~nobody-here/x", "no such folder")]
+)
+def test_paths_that_cannot_be(refused, tiny_arguments, tmp_path, path, words):
+    for field in ("model.path", "stages.own.path"):
+        line = refused("run", *tiny_arguments(tmp_path / field, f"--config.{field}={path}"))
+        assert words in line or "no such file" in line
+
+
 def test_two_processes_in_one_folder(ilp, finished_run, tiny_arguments, refused):
     from ilp_jax.run_record import locked
 

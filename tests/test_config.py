@@ -132,6 +132,14 @@ def test_overrides(file, words, field, value):
         (["--config.model.path="], ["config.model.path"]),
         (["--config.train.microbatches=3"], ["microbatches", "batch_size=8"]),
         (["seed=3"], ["write --config.field=value"]),
+        ([f"--config.seed={10**400}"], ["config.seed: 1000", "at most 64 bits"]),
+        ([f"--config.train.b1={10**400}"], ["config.train.b1: 1000", "at most 64 bits"]),
+        ([f"--config.seed={'9' * 5000}"], ["config.seed: '999", "a whole number"]),
+        (["--config.mesh.rules=b'x'"], ["config.mesh.rules", "give text in UTF-8"]),
+        (["--config.mesh.rules={1,2}"], ["config.mesh.rules", "({1, 2},) cannot be"]),
+        (["--config.mesh.rules=1j,"], ["config.mesh.rules", "(1j,) cannot be"]),
+        (["--config.stages.first.path='a\\0'"], ["stages.first.path: 'a\\x00' cannot be"]),
+        (["--config.model.path=\ud800"], ["config.model.path: '\\ud800' cannot be"]),
     ],
 )
 def test_refused_overrides(file, words, parts):
