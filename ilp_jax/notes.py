@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ilp_jax.data import distractors, packaged
+from ilp_jax.data import distractors, own_text, packaged
 from ilp_jax.data.study import StudyData
 from ilp_jax.fields.planted import SOURCE
 from ilp_jax.models.lora import LoraConfig
@@ -39,10 +39,19 @@ def notes(data: StudyData, lora: LoraConfig | None) -> list[str]:
     """
     return [
         *_adapter_note(lora),
-        *benchmark_note(data),
+        *data_notes(data),
         *_planted_note(data),
         *_distractor_notes(data),
     ]
+
+
+def data_notes(data: StudyData) -> list[str]:
+    """What the results say of the rows, however a model came by them.
+
+    Args:
+      data: the study.
+    """
+    return [*benchmark_note(data), *own_text.told(data.examples)]
 
 
 def benchmark_note(data: StudyData) -> list[str]:

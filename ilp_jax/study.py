@@ -37,7 +37,7 @@ from ilp_jax.mitigate.train_arm import FOLDER, identity, is_trained
 from ilp_jax.models.export import export as export_folder
 from ilp_jax.models.lora import merged
 from ilp_jax.models.tokenizer import load_tokenizer
-from ilp_jax.notes import about_stages, benchmark_note
+from ilp_jax.notes import about_stages, data_notes
 from ilp_jax.session import Session, open_session
 from ilp_jax.stats import replay as replayed
 from ilp_jax.stats.projections import write_representations
@@ -379,7 +379,7 @@ def _detect(session: Session) -> None:
     """The answers to everything at the end of training."""
     ws = session.workspace
     if ws.config.model.tuned:
-        about = {"stages": about_stages(ws.data), "notes": benchmark_note(ws.data)}
+        about = {"stages": about_stages(ws.data), "notes": data_notes(ws.data)}
         return tuned.ask_both(ws, about)
     if "final" not in ws.config.detect.points:
         return

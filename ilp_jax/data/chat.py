@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import re
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import jinja2
 from transformers import PreTrainedTokenizerFast
 
 from ilp_jax.data import rendering
-from ilp_jax.data.conversation import plain_with_replies, replies_in
+from ilp_jax.data.arguments import check_ours, unread, words
+from ilp_jax.data.conversation import CALLS, plain_with_replies, replies_in, reply_of
 from ilp_jax.data.examples import Example
+from ilp_jax.data.reply import LAST_ONLY, REFUSALS, Look, find
 from ilp_jax.errors import UserError
+from ilp_jax.fields.names import nearest
 
 TEMPLATES = ("auto", "plain", "chat")
 TRAINED_TURNS = ("all", "last")
-_MARK = "@response@"
-_LAST_ONLY = "set config.trained_turns='last' to train the last reply alone"
+_ARGUMENTS = "config.chat_template_kwargs"
 # Templates that print today's date would change an example's tokens from day to day.
 _DATE = datetime.datetime(2024, 7, 26)
 _NOW = re.compile(r"""strftime_now\(\s*(["'])(.{0,99}?)\1\s*\)""")
@@ -77,6 +80,8 @@ class Renderer:
         a chat template writes its own.
       special: texts of the tokenizer's special tokens.
       template: the chat template with the date fixed, or ''.
+      tool_template: the one for rows with tools, where the tokenizer has one of its own.
+      arguments: further arguments of the template, for every row.
       name: how errors name the template.
       trained_turns: ``all`` or ``last``.
     """
@@ -87,12 +92,18 @@ class Renderer:
     prefix_ids: tuple[int, ...]
     special: tuple[str, ...]
     template: str
+    tool_template: str
+    arguments: Mapping[str, Any]
     name: str
     trained_turns: str
 
 
 def renderer(
-    tokenizer: PreTrainedTokenizerFast, template: str, separator: str, trained_turns: str = "all"
+    tokenizer: PreTrainedTokenizerFast,
+    template: str,
+    separator: str,
+    trained_turns: str = "all",
+    arguments: Mapping[str, Any] | None = None,
 ) -> Renderer:
     """Settles which template is used.
 
@@ -101,13 +112,14 @@ def renderer(
       template: ``plain``, ``chat``, or ``auto`` (``chat`` when the tokenizer has a template).
       separator: text between prompt and response in ``plain``.
       trained_turns: which replies of a conversation are trained: ``all``, or the ``last``.
+      arguments: further arguments of the chat template, such as ``enable_thinking``.
 
     Returns:
       What ``render`` takes.
 
     Raises:
       UserError: unknown template or turns; ``chat`` without a chat template; ``plain``
-        without an end token.
+        without an end token; arguments that the template does not read.
     """
     if template not in TEMPLATES:
         raise UserError(
@@ -129,19 +141,27 @@ def renderer(
             "tokenizer", "has no end-of-text token", "set eos_token in tokenizer_config.json"
         )
     try:
-        written = _undated(tokenizer.get_chat_template()) if kind == "chat" else ""
+        written = ["", ""]
+        if kind == "chat":  # the second is for rows with tools
+            written = [_undated(tokenizer.get_chat_template(tools=one)) for one in (None, [{}])]
     except ValueError as error:  # several named templates, none of them the default
         what = f"has no usable chat template ({error})"
         raise UserError("tokenizer", what, "use template='plain'") from error
     added = tokenizer.added_tokens_decoder.values()
     special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+    check_ours(_ARGUMENTS, arguments or ())
+    for name in unread(arguments or (), written):
+        what = f"the {kind} template does not read {name!r}"
+        raise UserError(_ARGUMENTS, what, nearest(name, words(written)) or "leave it out")
     return Renderer(
         tokenizer=tokenizer,
         kind=kind,
         separator=separator,
         prefix_ids=_prefix(tokenizer) if kind == "plain" else (),
         special=tuple(sorted(special)),
-        template=written,
+        template=written[0],
+        tool_template=written[1],
+        arguments=dict(arguments or {}),
         name=f"chat template of {tokenizer.name_or_path or 'the tokenizer'}",
         trained_turns=trained_turns,
     )
@@ -157,20 +177,27 @@ def render(example: Example, how: Renderer) -> Rendered:
     Returns:
       The texts. In ``plain`` the separator is left out where the prompt ends or the response
       begins with whitespace; an earlier reply that is trained is followed by the end token. In
-      ``chat`` the body reaches to the first special token after the response, which is the end
-      token; what follows it, such as a newline, is not trained. An earlier reply is trained as
-      the template writes it within the whole conversation, unless it is only white space or
-      nothing stands before it.
+      ``chat`` the body reaches to the first special token after the response, or after its tool
+      calls, which is the end token; what follows it, such as a newline, is not trained. Where a
+      reply begins, ``ilp_jax.data.reply`` tells. An earlier reply is trained as the template
+      writes it within the whole conversation, unless it is only white space, nothing stands
+      before it, or the row marks it as context (``conversation.MARKS``).
 
     Raises:
-      UserError: the template refuses the turns, changes the prompt when the response is
-        added, leaves a reply out, or does not close it with a special token.
+      UserError: the template refuses the turns, leaves a reply, its tool calls or the row's tools
+        out, or does not close a reply with a special token, or nothing tells where one begins.
     """
     return _plain(example, how) if how.kind == "plain" else _chat(example, how)
 
 
 def _plain(example: Example, how: Renderer) -> Rendered:
     prompt, replies = example.prompt, ()
+    turns = [*(example.messages or ()), reply_of(example)]
+    unsaid = [key for key in CALLS if any(turn.get(key) for turn in turns)]
+    unsaid += ["tools"] if "tools" in example.chat else []
+    if unsaid:
+        what = f"the plain layout has no place for {' and '.join(unsaid)}"
+        raise UserError(example.label, what, "use a tokenizer with a chat template that has one")
     end, end_id = how.tokenizer.eos_token, how.tokenizer.eos_token_id
     if how.trained_turns == "all" and replies_in(example.messages or ()):
         prompt, replies = plain_with_replies(example.messages, how.separator, end)
@@ -189,118 +216,68 @@ def _plain(example: Example, how: Renderer) -> Rendered:
 
 
 def _chat(example: Example, how: Renderer) -> Rendered:
-    turns = list(example.messages or [{"role": "user", "content": example.prompt}])
-    turns.append({"role": "assistant", "content": example.response})
-    where = f"{example.source}:{example.source_key}"
-    last = len(turns) - 1
+    turns = [*(example.messages or [{"role": "user", "content": example.prompt}])]
+    turns.append(reply_of(example))
+    where, last = example.label, len(turns) - 1
+    look = Look(functools.partial(apply, how, example.chat), how.special, where, how.name)
     before = replies_in(turns[:last]) if how.trained_turns == "all" else ()
     try:
-        full = _apply(how, turns)
-        reply = _written(full, turns, last, where, how)
-        earlier = [_written(full, turns, i, where, how) for i in before]
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        full = look.draw(turns)
+        reply = find(full, turns, last, look)
+        earlier = [find(full, turns, i, look) for i in before]
+    except REFUSALS as error:
         raise UserError(where, f"{how.name} refuses the turns ({error})", "mend the row") from error
-    starts = [len(one.prompt) for one in [*earlier, reply]]
-    stops = [len(one.prompt + one.body + one.end) for one in earlier]
+    stops = [one.stop + len(one.end) for one in earlier]
+    starts = [one.start for one in [*earlier, reply]]
     if any(stop > start for stop, start in zip(stops, starts[1:], strict=True)):
-        raise UserError(where, f"{how.name} does not keep the turns in order", _LAST_ONLY)
+        raise UserError(where, f"{how.name} does not keep the turns in order", LAST_ONLY)
     options = (one.strip() if reply.strips else one for one in example.options)
     return Rendered(
-        prompt=reply.prompt,
-        body=reply.body,
+        prompt=full[: reply.start],
+        body=full[reply.start : reply.stop],
         options=tuple(reply.lead + one + reply.gap for one in options),
         end_id=how.tokenizer.convert_tokens_to_ids(reply.end),
         earlier=tuple(
-            Reply(
-                start=start,
-                stop=stop - len(one.end),
-                end=stop,
-                end_id=how.tokenizer.convert_tokens_to_ids(one.end),
-            )
-            for one, start, stop in zip(earlier, starts, stops, strict=False)
+            Reply(one.start, one.stop, stop, how.tokenizer.convert_tokens_to_ids(one.end))
+            for one, stop in zip(earlier, stops, strict=True)
         ),
     )
 
 
-class _Written(NamedTuple):
-    """A reply as the template writes it: all that stands before it, its body and end token.
+def apply(
+    how: Renderer,
+    given: Mapping[str, Any],
+    turns: Sequence[dict],
+    add_generation_prompt: bool = False,
+) -> str:
+    """Turns as the chat template writes them.
 
-    ``lead`` and ``gap`` are what the template puts around any reply, both part of the body;
-    ``strips`` says that it takes white space off the reply's ends.
+    Args:
+      how: from ``renderer``.
+      given: what it is given beside the turns, see ``Example.chat``.
+      turns: the turns.
+      add_generation_prompt: whether an empty reply is begun behind them.
+
+    Raises:
+      Exception: what the template raises, see ``reply.REFUSALS``.
     """
-
-    prompt: str
-    body: str
-    end: str
-    lead: str
-    gap: str
-    strips: bool
-
-
-def _written(full: str, turns: list, i: int, where: str, how: Renderer) -> _Written:
-    """Finds the ``i``-th turn, a reply, in the rendered conversation ``full``."""
-    prompt = _apply(how, turns[:i], add_generation_prompt=True)
-    is_last = i == len(turns) - 1
-    # With a mark in place of the reply: what the template writes around any reply.
-    marked = [*turns[:i], {**turns[i], "content": _MARK}, *turns[i + 1 :]]
-    rest_of_mark = _after(prompt, _apply(how, marked), where, how, is_last)
-    rest = _after(prompt, full, where, how, is_last)
-    lead, found, tail = rest_of_mark.partition(_MARK)
-    at = {tail.find(one): one for one in sorted(how.special, key=len) if one in tail}
-    if not found or not at:
-        raise UserError(
-            how.name, "does not close the response with a special token", "use template='plain'"
-        )
-    response = turns[i]["content"]
-    gap, end = tail[: min(at)], at[min(at)]
-    body = _body(rest, lead, tail, gap, response)
-    if body is None:
-        raise UserError(
-            where,
-            f"{how.name} does not render the response whole",
-            "use template='plain'" if is_last else _LAST_ONLY,
-        )
-    return _Written(prompt, body, end, lead, gap, strips=rest != lead + response + tail)
-
-
-def _after(prompt: str, full: str, where: str, how: Renderer, is_last: bool) -> str:
-    """What the template writes after the prompt once the response is there."""
-    if not full.startswith(prompt):
-        raise UserError(
-            where,
-            f"{how.name} renders the prompt differently once the response is added",
-            "use template='plain', or a template whose generation prompt begins the reply"
-            if is_last
-            else _LAST_ONLY,
-        )
-    return full[len(prompt) :]
-
-
-def _apply(how: Renderer, turns: list, add_generation_prompt: bool = False) -> str:
+    tools = given.get("tools")
+    arguments = {"date_string": _DATE.strftime("%d %b %Y"), **how.arguments}
     return rendering.apply(
         how.tokenizer,
         turns,
-        how.template,
+        how.tool_template if tools else how.template,
         how.name,
+        tools=tools,
+        documents=given.get("documents"),
         add_generation_prompt=add_generation_prompt,
-        date_string=_DATE.strftime("%d %b %Y"),
+        **arguments | given.get("chat_template_kwargs", {}),
     )
 
 
 def _undated(template: str) -> str:
     """The template with a fixed date wherever it asks for today's."""
     return _NOW.sub(lambda call: repr(_DATE.strftime(call[2])), template)
-
-
-def _body(rest: str, lead: str, tail: str, gap: str, response: str) -> str | None:
-    """The trained text: the response as rendered, with what the template puts around it."""
-    if not rest.endswith(tail) or len(rest) < len(tail):
-        return None
-    body = rest[: len(rest) - len(tail)]
-    # Some templates strip the response or lay a reasoning part out anew: then the text must
-    # still be there, white space aside.
-    whole = body == lead + response or "".join(body.split()).endswith("".join(response.split()))
-    return body + gap if whole else None
 
 
 def _prefix(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:

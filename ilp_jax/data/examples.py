@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 ROLES = ("train", "distractor_of", "paraphrase", "prerequisite", "held_out", "document")
 
@@ -21,13 +22,18 @@ class Example:
       role: one of ``ROLES``.
       parent_id: id of the example that this one was made from, or None.
       prompt: text before the response.
-      messages: turns before the response (each with ``role`` and ``content``); None when
-        the example was built from a prompt.
+      messages: turns before the response, each with ``role``, ``content`` and whatever else the
+        row gives it; None when the example was built from a prompt.
       response: text to be learned.
       options: the answers to choose from, the response among them; or empty.
       answer_index: the response's index in ``options``; None without options.
       knowledge: passages that hold what the response rests on.
       meta: everything else known of the row, as strings.
+      chat: what a chat template is given beside the turns: ``tools``, ``documents``,
+        ``chat_template_kwargs``, and ``reply``, the turn whose text the response is, where it
+        has other keys than ``role`` and ``content``.
+      notes: what was changed of the row or left unused, as sentences.
+      place: file and line, where known; '' otherwise. Two equal examples may differ in it.
     """
 
     example_id: int
@@ -42,6 +48,14 @@ class Example:
     answer_index: int | None = None
     knowledge: tuple[str, ...] = ()
     meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    chat: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    place: str = dataclasses.field(default="", compare=False)
+
+    @property
+    def label(self) -> str:
+        """How messages name the row: its file and line, or else its source and key."""
+        return self.place or f"{self.source}:{self.source_key}"
 
     def __post_init__(self):
         if self.role not in ROLES:

@@ -3,8 +3,10 @@
 Optional in both: ``options`` (the response among them), ``knowledge`` (passages), ``stage``
 (int or str), ``id`` (int or str). Null is as if the key were
 left out. Other keys are kept as strings in the example's ``meta``.
-Of several assistant turns the last is the example's response; whether the earlier ones are
-trained too is settled when they are tokenised (``config.trained_turns``).
+``tools``, ``documents`` and ``chat_template_kwargs`` go to the chat template, as does every key
+of a message. Of several assistant turns the last that is trained (``weight``, ``train``) is the
+example's response; whether the earlier ones are trained too is settled when they are tokenised
+(``config.trained_turns``).
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 
-from ilp_jax.data.conversation import plain_prompt
+from ilp_jax.data.conversation import CALLS, is_trained, plain_prompt, text_of, wrong_mark
 from ilp_jax.data.examples import Example, example_id
 from ilp_jax.errors import UserError
 from ilp_jax.files import as_path
 
-KNOWN = ("prompt", "response", "messages", "options", "knowledge", "stage", "id")
+KNOWN = (
+    *("prompt", "response", "messages", "options", "knowledge", "stage", "id"),
+    *("tools", "documents", "chat_template_kwargs"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +71,13 @@ def load(path, name: str = "") -> Rows:
         ordinals[stage, key] = ordinal + 1
         stages.append((where, stage))
         examples.append(
-            Example(example_id(source, key, ordinal), source=source, source_key=key, **fields)
+            Example(
+                example_id(source, key, ordinal),
+                source=source,
+                source_key=key,
+                place=where,
+                **fields,
+            )
         )
     if not examples:
         raise UserError(path, "has no rows", 'give one JSON object a line, {"prompt", "response"}')
@@ -125,8 +136,8 @@ def _fields(where: str, row: dict) -> dict:
         both = [key for key in ("prompt", "response") if key in row]
         if both:
             raise UserError(where, f"has messages and {both[0]}", "keep one of the two forms")
-        messages, response = _messages(where, row["messages"])
-        prompt = plain_prompt(messages)
+        messages, reply, notes = _messages(where, row["messages"])
+        prompt, response = plain_prompt(messages), text_of(reply)
     else:
         for key in ("prompt", "response"):
             if key not in row:
@@ -134,7 +145,7 @@ def _fields(where: str, row: dict) -> dict:
                     where, f"has no {key!r}", 'give "prompt" and "response", or "messages"'
                 )
         messages, prompt = None, _text(where, row["prompt"], "prompt")
-        response = _text(where, row["response"], "response")
+        response, reply, notes = _text(where, row["response"], "response"), {}, ()
     if not response.strip():
         raise UserError(where, "the response is empty", "give it text or remove the row")
     options, answer_index = _options(where, row.get("options"), response)
@@ -142,6 +153,9 @@ def _fields(where: str, row: dict) -> dict:
     knowledge = [knowledge] if isinstance(knowledge, str) else knowledge or []
     if not isinstance(knowledge, list):
         raise UserError(where, "knowledge is not a list", "give a list of passages")
+    chat = _chat(where, row)
+    if reply.keys() - {"role", "content"}:
+        chat["reply"] = reply
     return {
         "prompt": prompt,
         "messages": messages,
@@ -152,9 +166,39 @@ def _fields(where: str, row: dict) -> dict:
         "meta": {
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for key, value in row.items()
-            if key not in KNOWN
+            if key not in KNOWN or (key == "documents" and key not in chat)
         },
+        "chat": chat,
+        "notes": notes,
     }
+
+
+def _chat(where: str, row: dict) -> dict:
+    """What the row gives a chat template beside its turns."""
+    chat, tools = {}, row.get("tools")
+    if isinstance(tools, str):  # as tables keep them, whose columns are of one type
+        try:
+            tools = json.loads(tools or "[]")
+        except (ValueError, RecursionError):
+            pass
+    if tools is not None:
+        if not _is_list_of_objects(tools):
+            raise UserError(where, "tools is not a list of objects", "give JSON schemas of tools")
+        if tools:
+            chat["tools"] = tools
+    # Any other column of that name is the user's own.
+    if row.get("documents") and _is_list_of_objects(row["documents"]):
+        chat["documents"] = row["documents"]
+    arguments = row.get("chat_template_kwargs", {})
+    if not isinstance(arguments, dict):
+        raise UserError(
+            where, "chat_template_kwargs is not an object", 'give {"enable_thinking": false}'
+        )
+    return chat | ({"chat_template_kwargs": arguments} if arguments else {})
+
+
+def _is_list_of_objects(value) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def _text(where: str, value, what: str) -> str:
@@ -164,23 +208,48 @@ def _text(where: str, value, what: str) -> str:
     return value
 
 
-def _messages(where: str, messages) -> tuple[tuple[dict, ...], str]:
+def _messages(where: str, messages) -> tuple[tuple[dict, ...], dict, tuple[str, ...]]:
+    """The turns before the reply, the reply, and notes on what is left out."""
     if not isinstance(messages, list) or len(messages) < 2:
         raise UserError(
             where, "messages is not a list of two or more turns", "give a user's and a reply"
         )
-    for message in messages:
-        if not isinstance(message, dict):
-            raise UserError(where, "a message is not an object", 'give {"role", "content"}')
-        for key in ("role", "content"):
-            _text(where, message.get(key), f"a message's {key}")
-    if messages[-1]["role"] != "assistant":
+    turns = [_turn(where, message) for message in messages]
+    if turns[-1]["role"] != "assistant":
         raise UserError(
             where,
-            f"the last message is the {messages[-1]['role']}'s, not the assistant's",
+            f"the last message is the {turns[-1]['role']}'s, not the assistant's",
             "end with the assistant's turn: it is what is trained",
         )
-    return tuple(messages[:-1]), messages[-1]["content"]
+    trained = [i for i, one in enumerate(turns) if one["role"] == "assistant" and is_trained(one)]
+    if not trained or not trained[-1]:
+        what = "no reply is trained: each has weight 0 or train false"
+        raise UserError(where, what, "remove the row, or mark a reply with weight 1")
+    last, notes = trained[-1], ()
+    if last < len(turns) - 1:
+        notes = ("the turns behind its last trained reply are left out: nothing is learned there",)
+    return tuple(turns[:last]), turns[last], notes
+
+
+def _turn(where: str, message) -> dict:
+    """A message without its nulls, which no template is given."""
+    if not isinstance(message, dict):
+        raise UserError(where, "a message is not an object", 'give {"role", "content"}')
+    turn = {key: value for key, value in message.items() if value is not None}
+    _text(where, message.get("role"), "a message's role")
+    content = message.get("content")
+    if isinstance(content, list):
+        kinds = {str(one.get("type")) if isinstance(one, dict) else "text" for one in content}
+        raise UserError(
+            where,
+            f"a message's content is a list of parts ({', '.join(sorted(kinds))}), not a string",
+            "join parts of text into one string; other parts cannot be trained on",
+        )
+    if content is not None or not any(turn.get(key) for key in CALLS):
+        _text(where, content, "a message's content")
+    if wrong := wrong_mark(turn):
+        raise UserError(where, wrong, "mark replies with weight 0 or 1, or leave the mark out")
+    return turn
 
 
 def _options(where: str, options, response: str) -> tuple[tuple[str, ...], int | None]:

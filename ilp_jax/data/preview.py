@@ -7,6 +7,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
 from ilp_jax.data.distractors import counts
+from ilp_jax.data.own_text import told
 from ilp_jax.data.study import StudyData
 
 TRAINED, CONTEXT = "bold black on green", "dim"
@@ -25,7 +26,11 @@ def preview(data: StudyData, tokenizer: PreTrainedTokenizerFast, n: int) -> Grou
       A rich renderable. Text of the examples is shown as it is: it is never read as markup,
       and control characters are written out.
     """
-    parts: list = [_counts(data), Text(_LEGEND)]
+    parts: list = [
+        _counts(data),
+        *(Text(_shown(one)) for one in told(data.examples)),
+        Text(_LEGEND),
+    ]
     for stage in data.stages:
         parts.append(Text(f"\nStage {stage.index} {_shown(stage.name)}", style="bold"))
         parts += [_example(data, int(index), tokenizer) for index in stage.rows[:n]]

@@ -34,6 +34,7 @@ def apply(
     turns: Sequence[Mapping[str, Any]],
     template: str,
     name: str,
+    /,
     *,
     add_generation_prompt: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,

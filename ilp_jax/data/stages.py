@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from ilp_jax.data import distractors, jsonl, packaged, tfds_source
+from ilp_jax.data import arguments, chat, distractors, jsonl, own_text, packaged, tfds_source
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import keyed_order, score
 from ilp_jax.data.study import StudyData, assemble
@@ -78,6 +78,7 @@ class _Builder:
 
     def __init__(self, config: ConfigDict, tokenizer: PreTrainedTokenizerFast):
         self._config, self._tokenizer = config, tokenizer
+        self._how = chat.renderer(tokenizer, *_layout(config))
         self._done: dict[str, list[_Part]] = {}
         self._trained: set[str] = set()  # prompts
         self._held_out: set[str] = set()
@@ -188,7 +189,7 @@ class _Builder:
     def _usable(self, settings, candidates) -> tuple[list[Row], dict[str, int]]:
         """Rows that pass the stage's limits, and how many failed which one."""
         dropped, left = Counter(), []
-        for example in candidates:
+        for example in own_text.mended(candidates, self._how):
             # Rows without options may get n_distractors later.
             n_options = settings.get("n_options", 0)
             if example.options or not settings.get("n_distractors", 0):
@@ -262,14 +263,14 @@ def tokens_of(
       tokenizer: the model's tokenizer.
       examples: the examples.
     """
-    return tokenise_all(
-        examples,
-        tokenizer,
-        config.template,
-        config.separator,
-        config.max_length,
-        config.get("trained_turns", "all"),
-    )
+    template, separator, *more = _layout(config)
+    return tokenise_all(examples, tokenizer, template, separator, config.max_length, *more)
+
+
+def _layout(config: ConfigDict) -> tuple:
+    """What ``chat.renderer`` takes beside the tokenizer."""
+    turns = config.get("trained_turns", "all")
+    return config.template, config.separator, turns, arguments.of_config(config)
 
 
 def _sources(

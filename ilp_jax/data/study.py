@@ -145,7 +145,7 @@ def assemble(
             examples.append(example)
             tokens.append(row)
             return index
-        other, where = examples[index], f"{example.source}:{example.source_key}"
+        other, where = examples[index], example.label
         if _text(other) != _text(example):
             what = "two different rows have this source and id"
             raise UserError(where, what, "give their files different names, or mend the ids")
@@ -188,4 +188,4 @@ def visit_order(
 
 
 def _text(example: Example) -> tuple:
-    return example.prompt, example.messages, example.response, example.parent_id
+    return example.prompt, example.messages, example.response, example.chat, example.parent_id

@@ -31,6 +31,8 @@ EXAMPLES_SCHEMA = pa.schema(
         pa.field("n_target_tokens", pa.int32(), nullable=False),
         pa.field("truncated", pa.bool_(), nullable=False),
         pa.field("meta", pa.string(), nullable=False),
+        pa.field("chat", pa.string()),
+        pa.field("notes", pa.list_(pa.string())),
     ]
 )
 
@@ -57,12 +59,14 @@ def write_examples(path, study_data: StudyData) -> None:
             **{
                 name: getattr(example, name)
                 for name in EXAMPLES_SCHEMA.names
-                if hasattr(example, name) and name not in ("messages", "meta")
+                if hasattr(example, name) and name not in ("messages", "meta", "chat", "notes")
             },
             "options": list(example.options),
             "knowledge": list(example.knowledge),
             "messages": None if example.messages is None else _json(example.messages),
             "meta": _json(dict(example.meta)),
+            "chat": _json(example.chat) if example.chat else None,
+            "notes": list(example.notes),
             "n_prompt_tokens": tokens.n_tokens - tokens.n_targets,
             "n_target_tokens": tokens.n_targets,
             "truncated": tokens.truncated,
@@ -86,10 +90,14 @@ def read_examples(path) -> tuple[Example, ...]:
       UserError: the file is missing, is not Parquet, or lacks a column.
     """
     table = parquet.read_arrow(path)
+    for name in ("chat", "notes"):  # which older tables do not have
+        if name not in table.column_names:
+            nothing = pa.nulls(len(table), EXAMPLES_SCHEMA.field(name).type)
+            table = table.append_column(EXAMPLES_SCHEMA.field(name), nothing)
     missing = [name for name in EXAMPLES_SCHEMA.names if name not in table.column_names]
     if missing:
         raise UserError(path, f"lacks the columns {', '.join(missing)}", "write it again")
-    fields = [field.name for field in dataclasses.fields(Example)]
+    fields = [field.name for field in dataclasses.fields(Example) if field.name != "place"]
     return tuple(
         Example(
             **{
@@ -98,6 +106,8 @@ def read_examples(path) -> tuple[Example, ...]:
                 "options": tuple(row["options"]),
                 "knowledge": tuple(row["knowledge"]),
                 "meta": json.loads(row["meta"]),
+                "chat": json.loads(row["chat"] or "{}"),
+                "notes": tuple(row["notes"] or ()),
             }
         )
         for row in table.to_pylist()
@@ -135,4 +145,5 @@ def write_plan(path, study_data: StudyData, seed: int, order_known: bool = True)
 
 
 def _json(value) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    # Keys stay in their order: templates write some of them.
+    return json.dumps(value, ensure_ascii=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -62,9 +63,11 @@ def tokenise(
     separator: str,
     max_length: int,
     trained_turns: str = "all",
+    arguments: Mapping[str, Any] | None = None,
 ) -> TokenRow:
     """Tokens of one example; see ``tokenise_all``."""
-    return tokenise_all([example], tokenizer, template, separator, max_length, trained_turns)[0]
+    how = (template, separator, max_length, trained_turns, arguments)
+    return tokenise_all([example], tokenizer, *how)[0]
 
 
 def tokenise_all(
@@ -74,6 +77,7 @@ def tokenise_all(
     separator: str,
     max_length: int,
     trained_turns: str = "all",
+    arguments: Mapping[str, Any] | None = None,
 ) -> tuple[TokenRow, ...]:
     """Tokens of many examples.
 
@@ -85,6 +89,7 @@ def tokenise_all(
       max_length: tokens that prompt and target may have together; the target's tail is cut
         to fit, and the row says so.
       trained_turns: ``all`` replies of a conversation, or the ``last`` alone.
+      arguments: further arguments of the chat template.
 
     Returns:
       One TokenRow an example, in the same order.
@@ -93,7 +98,7 @@ def tokenise_all(
       UserError: the template fails (see ``chat.render``), a prompt has no token at all, or
         prompt and response tokenised apart do not decode to their text.
     """
-    how = chat.renderer(tokenizer, template, separator, trained_turns)
+    how = chat.renderer(tokenizer, template, separator, trained_turns, arguments)
     rows = []
     for start in range(0, len(examples), _CHUNK):
         rows += _chunk(examples[start : start + _CHUNK], how, max_length)
@@ -118,7 +123,7 @@ def _chunk(examples: Sequence[Example], how: chat.Renderer, max_length: int) -> 
         prompt += context
         if not prompt or (replies and not replies[0][0]):
             raise UserError(
-                f"{example.source}:{example.source_key}",
+                example.label,
                 "the prompt has no token, so nothing predicts the first one of the response",
                 "give the row a prompt",
             )
@@ -202,7 +207,7 @@ def _check_boundary(example: Example, tokenizer, apart: list[int], whole: list[i
     ]
     if texts[0] != texts[1]:
         raise UserError(
-            f"{example.source}:{example.source_key}",
+            example.label,
             "prompt and response, tokenised apart, decode to another text "
             f"({texts[0][-60:]!r}, not {texts[1][-60:]!r})",
             "set config.separator to the white space that this tokenizer expects",

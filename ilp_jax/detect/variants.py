@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ilp_jax.data.conversation import plain_prompt
+from ilp_jax.data.conversation import plain_prompt, text_of
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import score
 
@@ -137,11 +137,19 @@ def drawn(seed: int, example_id: int, run: int, probabilities: np.ndarray) -> in
 
 
 def _last_text(example: Example) -> str:
-    return example.messages[-1]["content"] if example.messages else example.prompt
+    return text_of(example.messages[_asked(example)]) if example.messages else example.prompt
+
+
+def _asked(example: Example) -> int:
+    """The turn that asks: the user's last; later ones are calls of tools and their results."""
+    users = [i for i, turn in enumerate(example.messages) if turn["role"] == "user"]
+    return users[-1] if users else len(example.messages) - 1
 
 
 def _with_last_text(example: Example, text: str) -> Example:
     if not example.messages:
         return dataclasses.replace(example, prompt=text)
-    messages = (*example.messages[:-1], {**example.messages[-1], "content": text})
+    i = _asked(example)
+    turn = {**example.messages[i], "content": text}
+    messages = (*example.messages[:i], turn, *example.messages[i + 1 :])
     return dataclasses.replace(example, messages=messages, prompt=plain_prompt(messages))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -75,6 +76,7 @@ def validate(config: ConfigDict) -> ConfigDict:
                 _check_choice(name, item, _ALLOWED[rule])
         elif isinstance(value, int | float) and not isinstance(value, bool):
             _check_range(name, value, *_RANGE.get(rule, (0, math.inf)))
+    _check_template(config)
     _check_training(config)
     _check_detection(config)
     methods = config.diagnose.methods
@@ -121,6 +123,16 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         f"{value} is not allowed",
         f"give a value {span}",
     )
+
+
+def _check_template(config: ConfigDict) -> None:
+    text = config.chat_template_kwargs
+    try:
+        fits = not text or isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        fits = False
+    mend = """write '{"enable_thinking": false}'"""
+    _require(fits, "chat_template_kwargs", f"{text!r} is no JSON object", mend)
 
 
 def _check_training(config: ConfigDict) -> None:

@@ -45,6 +45,9 @@ def default_config() -> ConfigDict:
     # Which replies of a conversation ('messages' with several) are trained: 'all', each with
     # its end token, or the 'last'. An example is learned when all that is trained is.
     config.trained_turns = "all"
+    # Further arguments of the chat template as a JSON object, such as
+    # '{"enable_thinking": false}'; a row's own 'chat_template_kwargs' go before. '' = none.
+    config.chat_template_kwargs = ""
     # Tokens that a row may have, prompt and response and end token together.
     config.max_length = 2048
     # An example longer than max_length loses its response's tail. True: it is then left out

@@ -10,6 +10,7 @@ import polars as pl
 from etils import epath
 
 from ilp_jax import files
+from ilp_jax.data.conversation import reply_of
 from ilp_jax.data.study import StudyData
 from ilp_jax.errors import UserError
 from ilp_jax.mitigate.context import Context
@@ -126,10 +127,12 @@ def apply(plan: Plan, data: StudyData, out: epath.Path) -> str:
 
 def _row(data: StudyData, row: int) -> dict[str, Any]:
     example = data.examples[row]
-    told = {"id": f"{example.source}:{example.source_key}", "response": example.response}
-    asked = (
-        {"prompt": example.prompt} if example.messages is None else {"messages": example.messages}
-    )
+    told = {"id": f"{example.source}:{example.source_key}"}
+    told |= {key: value for key, value in example.chat.items() if key != "reply"}
+    if example.messages is None:
+        asked = {"prompt": example.prompt, "response": example.response}
+    else:
+        asked = {"messages": [*example.messages, reply_of(example)]}
     more = {"options": list(example.options)} if example.options else {}
     return (
         told | asked | more | ({"knowledge": list(example.knowledge)} if example.knowledge else {})

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ilp_jax import parquet
 from ilp_jax.data import jsonl, packaged
+from ilp_jax.data.arguments import of_config
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import score
 from ilp_jax.data.study import StudyData
@@ -191,7 +192,14 @@ def _cut(example: Example, plant: Plant) -> Example:
 def _tokens(
     config: ConfigDict, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
 ) -> tuple[TokenRow, ...]:
-    return tokenise_all(examples, tokenizer, config.template, config.separator, config.max_length)
+    return tokenise_all(
+        examples,
+        tokenizer,
+        config.template,
+        config.separator,
+        config.max_length,
+        arguments=of_config(config),
+    )
 
 
 def _rarity(texts: Sequence[str]) -> Iterator[float]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
+from ilp_jax.data.arguments import of_config
 from ilp_jax.data.examples import Example, example_id
 from ilp_jax.data.study import Stage, StudyData
 from ilp_jax.data.tokens import TokenRow, tokenise_all
@@ -89,7 +90,14 @@ def study_of(
       tokenizer: the model's tokenizer.
     """
     examples = tuple(_examples(rows))
-    tokens = tokenise_all(examples, tokenizer, config.template, config.separator, config.max_length)
+    tokens = tokenise_all(
+        examples,
+        tokenizer,
+        config.template,
+        config.separator,
+        config.max_length,
+        arguments=of_config(config),
+    )
     held_out = np.array([i for i, row in enumerate(rows) if not row.visits], np.int32)
     stages = []
     for number, name in enumerate(config.sequence, 1):
@@ -184,6 +192,11 @@ def _targets(
         for target in row.targets
     ]
     rows: tuple[TokenRow, ...] = tokenise_all(
-        swapped, tokenizer, config.template, config.separator, config.max_length
+        swapped,
+        tokenizer,
+        config.template,
+        config.separator,
+        config.max_length,
+        arguments=of_config(config),
     )
     return [one.target_ids for one in rows]

@@ -14,6 +14,7 @@ from ilp_jax.analysis.report.answers import rounded
 from ilp_jax.analysis.report.figures import diagnosed, fates, method_order
 from ilp_jax.analysis.report.load import Run, own_stages
 from ilp_jax.analysis.report.text import cut, visible
+from ilp_jax.data.conversation import text_of
 from ilp_jax.stats.schema import CAUSES
 
 _MARKS = {True: "1", False: "0", None: "-"}
@@ -180,7 +181,7 @@ def _prompt(row: Mapping[str, Any]) -> str:
     if row["messages"] is None:
         return row["prompt"]
     turns = json.loads(row["messages"])
-    return "\n".join(f"[{turn['role']}] {turn['content']}" for turn in turns)
+    return "\n".join(f"[{turn['role']}] {text_of(turn)}" for turn in turns)
 
 
 def _signals(run: Run, ids: Sequence[int]) -> tuple[list[str], dict[int, list[Any]]]:
