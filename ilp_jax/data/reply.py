@@ -73,18 +73,23 @@ def find(full: str, turns: Sequence[dict], i: int, look: Look) -> Written:
     start = _start(full, before, seen, i, mark, look)
     if calls:
         stop, end = _behind_calls(full, turns, i, mark, look)
+        if not last:  # a template may lay the tools' results beside the calls
+            behind = look.draw(_with(turns, i + 1, mark)).partition(mark)[0]
+            if len(behind) < stop + len(end):
+                what = f"{look.name} does not close a reply before the turn behind it"
+                raise UserError(look.where, what, LAST_ONLY)
         body = full[start:stop]
         whole = _squashed(content) in _squashed(body)
         lead, gap, strips = before[start:], "", False
     else:
         at, end = look.first_special(tail)
         lead, gap = before[start:], tail[:at]
-        stop, body = len(full) - len(tail) + at, full[start : len(full) - len(tail)]
-        strips = body != lead + content
-        # Some templates strip the response or lay a reasoning part out anew: then the text must
-        # still be there, white space aside.
-        whole = not strips or _squashed(body).endswith(_squashed(content))
-        whole &= full.endswith(tail) and len(full) - len(tail) >= start
+        last_of_it = len(full) - len(tail)
+        stop, strips = last_of_it + at, full[start:last_of_it] != lead + content
+        # Some templates strip the response or lay a reasoning part out anew, which the generation
+        # prompt may have begun: then the text must still be there, white space aside.
+        whole = not strips or _squashed(full[:last_of_it]).endswith(_squashed(content))
+        whole &= full.endswith(tail) and last_of_it >= start
     if not whole:
         mend = _PLAIN if last else LAST_ONLY
         raise UserError(look.where, f"{look.name} does not render the response whole", mend)
@@ -137,9 +142,14 @@ def _start(full: str, before: str, turns: Sequence[dict], i: int, mark: str, loo
         return len(prompt)
     bare = look.draw(turns[:i])
     shared = os.path.commonprefix([bare, prompt])
-    opened = prompt[len(shared if shared == bare else look.whole(shared)) :]
-    if opened.strip() and full.startswith(prompt):
-        return len(prompt)
+    shared = shared if shared == bare else look.whole(shared)
+    opened = prompt[len(shared) :]
+    if opened.strip():
+        # The model is given the generation prompt, or as much of it as the reply begins with.
+        begun = os.path.commonprefix([full, prompt])
+        begun = begun if begun == prompt else look.whole(begun)
+        if begun[len(shared) :].strip():
+            return len(begun)
     start = len(before) - _behind_header(turns, i, mark, opened, look)
     if start <= len(before) and full.startswith(before[:start]):
         return start
