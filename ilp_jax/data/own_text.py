@@ -132,7 +132,7 @@ def _split(text: str, *marks: str) -> list[str]:
 
 def _mended(example: Example, how: chat.Renderer, around: _Around, special: re.Pattern) -> Example:
     notes = list(example.notes)
-    if how.kind == "chat" and example.messages is None and special.search(example.prompt):
+    if how.kind == "chat" and example.messages is None:
         turns = _turns(example.prompt, how, around)
         if turns:
             example = dataclasses.replace(example, messages=turns, prompt=plain_prompt(turns))
