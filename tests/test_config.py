@@ -212,6 +212,8 @@ def test_refused_overrides(file, words, parts):
         ("influence.n_lost", -1, 0),
         ("influence.memory_gb", 0, 0.5),
         ("trained_turns", "first", "last"),
+        ("chat_template_kwargs", "[1]", '{"enable_thinking": false}'),
+        ("chat_template_kwargs", "enable_thinking=False", ""),
         ("lora.rank", -1, 8),
         ("lora.targets", "q,query", "q,gate"),
         ("lora.scale", -1, 0.5),
@@ -409,7 +411,10 @@ def test_hash_counts_what_changes_results(file):
         "report.include_text=false",
     ):
         assert digest(f"--config.{same}") == base
-    for other in ("seed=1", "train.eps=1e-7", "stages.second.epochs=3", "detect.n_samples=6"):
+    for other in (
+        *("seed=1", "train.eps=1e-7", "stages.second.epochs=3", "detect.n_samples=6"),
+        'chat_template_kwargs={"enable_thinking": false}',
+    ):
         assert digest(f"--config.{other}") != base
     short = digest("--config.sequence=first")
     assert short != base

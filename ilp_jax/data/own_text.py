@@ -53,7 +53,7 @@ def told(examples: Iterable[Example]) -> list[str]:
       examples: the rows.
     """
     rows: dict[str, list[str]] = {}
-    for example in examples:
+    for example in sorted(examples, key=_in_file):
         for note in example.notes:
             rows.setdefault(note, []).append(example.label)
     return [
@@ -61,6 +61,12 @@ def told(examples: Iterable[Example]) -> list[str]:
         f"({', '.join(names[:_NAMED])}{_more(len(names) - _NAMED)})"
         for note, names in rows.items()
     ]
+
+
+def _in_file(example: Example) -> tuple[str, int]:
+    """Rows of a file by line."""
+    file, _, line = example.label.rpartition(":")
+    return (file, int(line)) if line.isdecimal() else (example.label, 0)
 
 
 def _more(n: int) -> str:
@@ -137,20 +143,24 @@ def _mended(example: Example, how: chat.Renderer, around: _Around, special: re.P
         if turns:
             example = dataclasses.replace(example, messages=turns, prompt=plain_prompt(turns))
             notes.append("its prompt was rendered by the template already, and is read as turns")
-    bare = _without_ends(example, around)
-    if bare != example:
-        notes.append(f"the special token {around.end} that closes its reply is written once")
-    example = bare
+    if around.end in _special(example, special):
+        bare = _without_ends(example, around)
+        if bare != example:
+            notes.append(f"the special token {around.end} that closes its reply is written once")
+        example = bare
     notes += _unwritten(example, how)
-    found = sorted({one for text in _strings(_own(example)) for one in special.findall(text)})
-    if found:
-        what = (
-            f"special token {found[0]} stands"
-            if len(found) == 1
-            else (f"special tokens {', '.join(found)} stand")
-        )
-        notes.append(f"{what} in its own text and is read as a control token")
-    return dataclasses.replace(example, notes=tuple(notes))
+    found = _special(example, special)
+    if len(found) == 1:
+        notes.append(f"special token {found[0]} stands in its own text, read as a control token")
+    elif found:
+        what = f"special tokens {', '.join(found)} stand"
+        notes.append(f"{what} in its own text, read as control tokens")
+    return dataclasses.replace(example, notes=tuple(notes)) if notes else example
+
+
+def _special(example: Example, special: re.Pattern) -> list[str]:
+    """The special tokens that stand in the row's own text."""
+    return sorted({one for text in _strings(_own(example)) for one in special.findall(text)})
 
 
 def _own(example: Example) -> list[Any]:

@@ -1,5 +1,6 @@
 """Ids are stable; examples.parquet keeps every field."""
 
+import dataclasses
 import json
 
 import pyarrow.parquet as pq
@@ -12,7 +13,8 @@ from ilp_jax.data.tokens import tokenise_all
 from ilp_jax.errors import UserError
 
 COLUMNS = """example_id source source_key role parent_id prompt messages response options
-answer_index knowledge n_prompt_tokens n_target_tokens truncated meta""".split()
+answer_index knowledge n_prompt_tokens n_target_tokens truncated meta chat
+notes""".split()
 
 
 def test_ids_are_pinned():
@@ -46,6 +48,8 @@ def test_the_file_keeps_every_field(tmp_path, plain_tokenizer):
         answer_index=1,
         knowledge=("one", "two"),
         meta={"b": "2", "a": "1"},
+        chat={"documents": [{"b": 1, "a": None}]},
+        notes=("a note",),
     )
     bare = Example(example_id("s", "2"), "s", "2", prompt="p" * 30, response="r" * 9)
     tokens = tokenise_all([full, bare], plain_tokenizer, "plain", " ", max_length=36)
@@ -61,6 +65,9 @@ def test_the_file_keeps_every_field(tmp_path, plain_tokenizer):
     assert b"schema_version" in table.schema.metadata
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
     assert [file.name for file in path.parent.iterdir()] == ["examples.parquet"]
+    # Tables of older versions have neither of the last two columns.
+    pq.write_table(table.drop_columns(["chat", "notes"]), path)
+    assert read_examples(path) == (dataclasses.replace(full, chat={}, notes=()), bare)
 
 
 def test_unreadable_files_are_user_errors(tmp_path):

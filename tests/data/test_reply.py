@@ -10,6 +10,7 @@ from ilp_jax.data import chat
 from ilp_jax.data.conversation import plain_prompt, text_of
 from ilp_jax.data.examples import Example
 from ilp_jax.data.own_text import mended
+from ilp_jax.data.stages import build, tokens_of
 from ilp_jax.data.tokens import tokenise
 from ilp_jax.errors import UserError
 
@@ -157,6 +158,20 @@ def test_template_arguments_of_config_and_row(byte_tokenizer):
         assert trained(byte_tokenizer, SWITCH, example, **arguments) == [text]
     example = row(user("2+2?"), reply("4", reasoning_content="twos"))
     assert trained(byte_tokenizer, SWITCH, example) == ["<think>\ntwos\n</think>\n\n4<|im_end|>"]
+
+
+def test_the_configs_arguments_reach_every_rendering(byte_tokenizer, config, write_jsonl):
+    tokenizer, path = byte_tokenizer(SWITCH), write_jsonl([{"prompt": "2+2?", "response": "4"}])
+    for text, end in (
+        ("", "</think>\n\n4<|im_end|>"),
+        ('{"enable_thinking": false}', "4<|im_end|>"),
+    ):
+        fields = config({"a": {"path": path}}, template="chat", chat_template_kwargs=text)
+        data = build(fields, tokenizer)
+        again = tokens_of(fields, tokenizer, data.examples)  # as detection and mitigation do
+        for row in (*data.tokens, *again):
+            found = tokenizer.decode(row.target_ids)
+            assert found == end if text else found.endswith(end) and found != "4<|im_end|>"
 
 
 def test_arguments_that_the_template_does_not_read(byte_tokenizer, plain_tokenizer):
