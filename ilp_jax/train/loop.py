@@ -27,7 +27,7 @@ from ilp_jax.stats import shards
 from ilp_jax.stats.inference import discard_inference_after
 from ilp_jax.stats.writer import StatsWriter, compact, discard_after
 from ilp_jax.train.checkpoint import BestCheckpoint, Checkpoints
-from ilp_jax.train.metrics import MetricsLog
+from ilp_jax.train.metrics import MetricsLog, batch_loss
 from ilp_jax.train.milestones import Milestones
 from ilp_jax.train.optim import learning_rate, renewed
 from ilp_jax.train.probe import columns_of
@@ -308,7 +308,8 @@ def record(
     if not processes.is_first():
         return
     # Of several processes the first speaks for its own rows: nobody waits for the others'.
-    loss = float(np.mean(columns["loss_sum"] / columns["n_tokens"]))
+    normalised = ws.config.train.loss_normalization
+    loss = batch_loss(columns["loss_sum"], columns["n_tokens"], normalised)
     scalars = {"loss": loss, "learning_rate": pending.rate}
     if "grad_norm" in columns:
         scalars["grad_norm_mean"] = float(np.mean(columns["grad_norm"]))

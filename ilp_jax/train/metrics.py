@@ -2,7 +2,9 @@
 
 One JSON object a line, in the order of the steps. Means over batches (where several processes
 train, over the first one's rows of each), for curves and alarms; the analysis reads the
-per-example statistics instead. Wall-clock numbers may
+per-example statistics instead. ``loss`` is what the update minimised: in a run normalised by
+``token`` the mean over target tokens, by ``example`` that over examples of each one's mean
+(`batch_loss`). Losses of probes are means over examples in both. Wall-clock numbers may
 stand here, so resumed and uninterrupted runs agree in all columns but those.
 """
 
@@ -15,6 +17,7 @@ import time
 from numbers import Real
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from ilp_jax import files, storage
@@ -132,6 +135,18 @@ class MetricsLog:
             return
         files.write_text(self.path, self._text)
         self._uploaded = time.monotonic()
+
+
+def batch_loss(loss_sum_B: np.ndarray, n_tokens_B: np.ndarray, normalization: str) -> float:
+    """The loss of some rows as the step weighs them (``losses.example_weights``), in nats a token.
+
+    Args:
+      loss_sum_B: float, each row's summed loss.
+      n_tokens_B: int, its target tokens, at least one.
+      normalization: ``token`` or ``example``.
+    """
+    weights = n_tokens_B if normalization == "token" else None
+    return float(np.average(np.asarray(loss_sum_B, np.float64) / n_tokens_B, weights=weights))
 
 
 def read_metrics(folder: epath.PathLike) -> list[dict[str, Any]]:

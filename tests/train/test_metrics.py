@@ -1,11 +1,14 @@
 import json
 import os
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from etils import epath
 
 from ilp_jax.errors import RunFailure
-from ilp_jax.train.metrics import MetricsLog, read_metrics
+from ilp_jax.train.losses import example_weights
+from ilp_jax.train.metrics import MetricsLog, batch_loss, read_metrics
 
 
 def test_lines_are_there_at_once_and_strict_json(tmp_path):
@@ -19,6 +22,16 @@ def test_lines_are_there_at_once_and_strict_json(tmp_path):
     assert second["held_out_loss"] is None and second["event"] == "probe"
     assert read_metrics(tmp_path) == [first, second]
     assert os.listdir(tmp_path / "tensorboard")
+
+
+@pytest.mark.parametrize("normalization", ["token", "example"])
+def test_the_loss_is_what_the_step_minimises(normalization):
+    rng = np.random.default_rng(0)
+    n_tokens = np.array([1, 30, 4, 4, 211])
+    loss_sum = rng.gamma(2.0, n_tokens).astype(np.float32)
+    weights = np.asarray(example_weights(jnp.asarray(n_tokens), normalization), np.float64)
+    wanted = (weights * loss_sum / n_tokens).sum()
+    assert batch_loss(loss_sum, n_tokens, normalization) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_resume_drops_later_and_half_lines(tmp_path):
