@@ -5,8 +5,8 @@ python -m ilp_jax run --config configs/own.py:model=DIR,data=FILE.jsonl --workdi
 DIR is a Hugging Face folder (safetensors; LLaMA, Qwen2, Qwen3 or OLMo2) or a .gguf file. A row
 of FILE.jsonl is {"prompt", "response"} or {"messages"}, with optional "options" (the response
 among them), "knowledge", "stage" and "id", and what the chat template takes ("tools",
-"chat_template_kwargs"). Rows that name stages are trained stage by stage, in sorted order;
-otherwise there is one stage.
+"chat_template_kwargs"). Rows that name stages are trained stage by stage, in natural order
+(phase2 before phase10); otherwise there is one stage.
 
 Shows the loss and exact gradient norm of every row at every visit, and the share of rows
 unlearned at the base model, in training and at the end. `ilp data preview` with the same

@@ -58,7 +58,8 @@ def _example(data: StudyData, index: int, tokenizer: PreTrainedTokenizerFast) ->
 
 def _counts(data: StudyData) -> Text:
     """One line a stage: rows trained, held out, and left out by reason."""
-    text = Text("Rows of each stage\n", style="bold")
+    order = ", in the order in which they are trained" if len(data.stages) > 1 else ""
+    text = Text(f"Rows of each stage{order}\n", style="bold")
     distractors = counts(data)
     for stage in data.stages:
         # These two look like examples that the model fails to learn: always shown.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -30,9 +31,9 @@ def build(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> StudyData:
     permutation by (seed, stage name); ``held_out_rows`` others are held out. No prompt is
     trained in one stage and held out in the same or another. A name that stands twice in the
     sequence is the same rows twice. A JSONL file whose rows name stages makes one stage of
-    each, in sorted order, all with the entry's fields (``n_rows`` counts for each). Where a
-    stage asks for distractors, rows without options get answers of similar questions, those
-    of all stages; a row that finds too few stays without (``distractors.counts``).
+    each, in natural order (`natural`), all with the entry's fields (``n_rows`` counts for each).
+    Where a stage asks for distractors, rows without options get answers of similar questions,
+    those of all stages; a row that finds too few stays without (``distractors.counts``).
 
     Args:
       config: the study's config.
@@ -293,11 +294,24 @@ def _sources(
     if rows.stages is None:
         yield name, rows.examples, {}
         return
-    values = set(rows.stages)
-    numeric = all(isinstance(value, int) or value.isdecimal() for value in values)
-    for value in sorted(values, key=(lambda v: (int(v), str(v))) if numeric else None):
+    for value in sorted(set(rows.stages), key=natural):
         own = [e for e, stage in zip(rows.examples, rows.stages, strict=True) if stage == value]
         yield f"{name}/{value}", own, {}
+
+
+def natural(value: int | str) -> tuple:
+    """A key that sorts whole numbers by size, and texts with the numbers in them by size.
+
+    So phase2 stands before phase10.
+
+    Args:
+      value: a stage as a row names it; all of one file are of one type.
+    """
+    if isinstance(value, int):
+        return value, ""
+    # Texts at even places, numbers at odd ones: like is compared with like.
+    parts = re.split(r"(\d+)", value.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], value
 
 
 def _prompt(row: Row) -> str:

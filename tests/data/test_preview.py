@@ -30,3 +30,14 @@ def test_preview(write_jsonl, config, plain_tokenizer):
     assert "[ r e d ] p [ / r e d ] \\x1b [ 2 J [\u00b7] [an] [<|im_end|>]" in shown
     assert "contradicting twin of" in shown
     assert "\x1b" not in shown
+
+
+def test_the_order_of_stages_is_told(write_jsonl, config, plain_tokenizer, questions):
+    rows = [{**q, "stage": f"phase{[10, 2, 1][i % 3]}"} for i, q in enumerate(questions(6))]
+    data = build(config({"a": {"path": write_jsonl(rows)}}), plain_tokenizer)
+    file = io.StringIO()
+    Console(file=file, width=400).print(preview(data, plain_tokenizer, 1))
+    told = file.getvalue()
+    assert "in the order in which they are trained" in told
+    places = [told.index(name) for name in ("1 a/phase1:", "2 a/phase2:", "3 a/phase10:")]
+    assert places == sorted(places)

@@ -186,6 +186,25 @@ def test_too_many_twins(make, write_jsonl):
         make({"a": {"path": path, "planted_twins": 1}})
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["phase1", "phase2", "phase10"],
+        ["a", "b2c9", "b2c10", "b10", "B11"],
+        ["2024-1", "2024-2", "2024-10"],
+        ["9 late", "10 early", "early"],
+        [-1, 2, 10],
+        ["01", "1", "2", "10"],
+    ],
+)
+def test_numbers_within_the_names_of_stages_count_as_numbers(make, write_jsonl, questions, order):
+    shuffled = [order[(2 * i + 1) % len(order)] for i in range(len(order))]
+    shuffled = [*shuffled, *order]
+    rows = [{**q, "stage": s} for q, s in zip(questions(len(shuffled)), shuffled, strict=True)]
+    data = make({"a": {"path": write_jsonl(rows, "named.jsonl")}})
+    assert [stage.name for stage in data.stages] == [f"a/{one}" for one in order]
+
+
 def test_stages_inside_a_file(make, write_jsonl, questions):
     rows = [{**q, "stage": f"{[2, 10, 1][i % 3]}"} for i, q in enumerate(questions(30))]
     data = make({"a": {"path": write_jsonl(rows, "staged.jsonl"), "n_rows": 7}})
