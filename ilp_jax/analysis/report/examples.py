@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from ilp_jax.analysis import signals
+from ilp_jax.analysis.lengths import response_tokens
 from ilp_jax.analysis.report import answers
 from ilp_jax.analysis.report.answers import rounded
 from ilp_jax.analysis.report.figures import diagnosed, fates, method_order
@@ -23,7 +24,8 @@ _MARKS = {True: "1", False: "0", None: "-"}
 def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
     """Trained rows that are unlearned somewhere after the base model, as plain data.
 
-    Those unlearned by default at the end come first, so that a cap leaves out others.
+    Those unlearned by default at the end come first, so that a cap leaves out others. What it
+    leaves out is spread over stages and causes, see `chosen`.
 
     Args:
       run: the run.
@@ -32,11 +34,12 @@ def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
       ``points``, ``detectors``, ``methods``, ``signals`` (names), ``of`` (how many rows there
-      are), ``others`` (texts of related rows that are not listed) and ``rows``, whose keys
-      ``template/report.js`` explains. Ids are text: JavaScript's numbers end at 2**53.
+      are), ``left_out`` (`left_out`), ``others`` (texts of related rows that are not listed) and
+      ``rows``, whose keys ``template/report.js`` explains. Ids are text: JavaScript's numbers
+      end at 2**53.
     """
     worst = _worst(run)
-    listed = worst.head(limits["max_rows"])
+    listed = chosen(worst, limits["max_rows"])
     ids = listed["example_id"].to_list()
     marks = dict(_marks(run, ids).iter_rows())
     texts = limits["include_text"]
@@ -65,13 +68,19 @@ def examples(run: Run, limits: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "signals": names,
         "of": len(worst),
+        "left_out": left_out(worst, listed),
         "others": {str(key): text for key, text in others.items()},
         "rows": rows,
     }
 
 
 def _worst(run: Run) -> pl.DataFrame:
-    """Rows that are unlearned somewhere after the base model, in the order of the list."""
+    """Rows that are unlearned somewhere after the base model, in the order of the list.
+
+    ``example_id``, ``rank`` (0: unlearned by default at the end, 1: by another detector there, 2:
+    at an earlier point), ``stage`` (the last) and ``cause`` (of the first method; null where none
+    is told).
+    """
     worst = (
         run.verdicts.lazy()
         .filter(pl.col("point") != "base", pl.col("unlearned"))
@@ -86,8 +95,64 @@ def _worst(run: Run) -> pl.DataFrame:
         .agg(pl.col("rank").min())
         .collect()
     )
-    staged = worst.join(own_stages(run), on="example_id")
-    return staged.sort("rank", "stage", "example_id").select("example_id")
+    told = diagnosed(run, columns=("cause",))
+    methods = sorted(told["method"].unique(), key=method_order)
+    told = told.filter(pl.col("method") == (methods[0] if methods else ""))
+    return (
+        worst.join(own_stages(run), on="example_id")
+        .join(told.select("example_id", "cause"), on="example_id", how="left")
+        .sort("rank", "stage", "example_id")
+    )
+
+
+def chosen(rows: pl.DataFrame, most: int) -> pl.DataFrame:
+    """As many of the rows as may be listed, of every stage and cause as equal a share as it has.
+
+    Ranks come whole, one after the other. In the first that does not fit each stage has the same
+    number of rows as another or all its rows, and so has each cause within a stage.
+
+    Args:
+      rows: of `_worst`.
+      most: rows kept.
+
+    Returns:
+      Rows of the same table, in its order.
+    """
+    if len(rows) <= most:
+        return rows
+    within = rows.with_row_index("order").with_columns(
+        turn=pl.int_range(pl.len()).over("rank", "stage", "cause")
+    )
+    within = within.sort("rank", "stage", "turn", "cause", maintain_order=True).with_columns(
+        turn=pl.int_range(pl.len()).over("rank", "stage")
+    )
+    kept = within.sort("rank", "turn", "stage", maintain_order=True).head(most)
+    return kept.sort("order").select(rows.columns)
+
+
+def left_out(rows: pl.DataFrame, listed: pl.DataFrame) -> list[dict[str, Any]]:
+    """How many rows of each stage and cause are listed, where not all are.
+
+    Args:
+      rows: of `_worst`.
+      listed: of `chosen`.
+
+    Returns:
+      One dict a ``stage``, ``at_end`` (unlearned by default at the end of the run) and ``cause``
+      (None: none is told): ``listed`` and ``of``. Empty where nothing is left out.
+    """
+    if len(listed) == len(rows):
+        return []
+    group = ("stage", "at_end", "cause")
+    counted = (
+        rows.with_columns(
+            at_end=pl.col("rank") == 0,
+            listed=pl.col("example_id").is_in(listed["example_id"].implode()),
+        )
+        .group_by(group)
+        .agg(pl.col("listed").sum().cast(pl.Int64), of=pl.len().cast(pl.Int64))
+    )
+    return counted.sort("stage", pl.col("at_end").not_(), "cause", nulls_last=True).to_dicts()
 
 
 def _marks(run: Run, ids: Sequence[int]) -> pl.DataFrame:
@@ -102,7 +167,7 @@ def _marks(run: Run, ids: Sequence[int]) -> pl.DataFrame:
     place = {name: i for i, name in enumerate(run.detectors)}
     return (
         wide.with_columns(
-            marks=pl.concat_str(marks),
+            marks=pl.concat_str(marks) if marks else pl.lit(""),
             place=pl.col("detector").replace_strict(place, return_dtype=pl.Int8),
         )
         .sort("example_id", "place")
@@ -114,9 +179,11 @@ def _marks(run: Run, ids: Sequence[int]) -> pl.DataFrame:
 def _about(run: Run, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Stages, source, fate and length of each row."""
     stages = run.plan.group_by("example_id").agg(pl.col("stage").unique().sort())
+    examples = run.examples.filter(pl.col("example_id").is_in(list(ids)))
+    turns = run.config.get("trained_turns", "all")
     rows = (
-        run.examples.filter(pl.col("example_id").is_in(list(ids)))
-        .join(stages, on="example_id")
+        examples.join(stages, on="example_id")
+        .join(response_tokens(examples, turns), on="example_id")
         .join(fates(run), on="example_id", how="left")
     )
     return {
@@ -124,7 +191,9 @@ def _about(run: Run, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
             "s": row["stage"],
             "o": visible(row["source"]),
             "f": row["fate"],
-            "n": row["n_target_tokens"] - 1,
+            "n": row["response_tokens"],
+            # Each reply has an end token, but for one whose tail was cut.
+            "k": row["n_target_tokens"] - row["response_tokens"] + row["truncated"],
             "c": int(row["truncated"]),
         }
         for row in rows.iter_rows(named=True)

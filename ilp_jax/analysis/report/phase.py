@@ -92,6 +92,7 @@ def _html(
     names = run_names(runs)
     each = {**limits, "max_rows": max(1, limits["max_rows"] // len(runs))}
     listed = [{"name": name, **examples(run, each)} for name, run in zip(names, runs, strict=True)]
+    left_out = [one.pop("left_out") for one in listed]
     pages = [
         page(run, one, name, f"r{i}") | {"erasers": erasers(run, limits)}
         for i, (run, one, name) in enumerate(zip(runs, found, names, strict=True))
@@ -104,6 +105,11 @@ def _html(
         "limits": limits,
         "listed": sum(len(one["rows"]) for one in listed),
         "of": sum(one["of"] for one in listed),
+        "left_out": [
+            {"name": name, "left_out": told, "stage_names": one["stage_names"]}
+            for name, told, one in zip(names, left_out, pages, strict=True)
+            if told
+        ],
     }
     data = {
         "runs": listed,

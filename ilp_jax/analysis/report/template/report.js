@@ -1,7 +1,8 @@
 "use strict";
 /* The list of rows: search, filters, and what a row holds when it is opened.
 
-A row's keys: i id, s stages, o source, f fate, n response tokens, c 1 if truncated; u a text a
+A row's keys: i id, s stages, o source, f fate, n response tokens of its k
+replies without end tokens, c 1 if truncated; u a text a
 detector with a mark a point (1 unlearned, 0 learned, - no verdict); x prompt p, response a,
 options o; y answers by point (answers.py); d diagnosis: m by method (c cause, r runner-up,
 s scores, f flags, e evidence; the first counts), r ids of related rows, n how many; v [steps, losses, probabilities,
@@ -228,7 +229,9 @@ All of it is shown through textContent: no text is ever read as HTML. */
       right.append(heading("Loss (solid; filled: training visits, hollow: probes) and probability of the target (dashed)"), plot(row));
     }
     right.append(...diagnosis(row), ...verdicts(row), ...signals(row));
-    const facts = `id ${row.i}, ${row.n} response token${row.n === 1 ? "" : "s"}${row.c ? ", truncated" : ""}`;
+    const replies = row.k > 1 ? ` in ${row.k} trained replies` : "";
+    const cutOff = row.c ? " kept, the rest cut off (truncated)" : "";
+    const facts = `id ${row.i}, ${row.n} response token${row.n === 1 ? "" : "s"}${replies}${cutOff}`;
     right.append(make("p", { className: "cutnote", textContent: facts }));
     return make("div", { className: "open" }, left, right);
   }
