@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ilp_jax.analysis.cause_shares import TOLD
 from ilp_jax.analysis.rules import METHOD
-from ilp_jax.analysis.separation import NEVER, SAME, SEPARATES, TOO_FEW
+from ilp_jax.analysis.separation import NEVER, SAME, SEPARATES, TOO_FEW, UNMEASURED
 from ilp_jax.analysis.titled import titled
 from ilp_jax.analysis.unlearned import DEFAULT
 
@@ -19,6 +19,7 @@ _LINES = {
     SAME: "not more frequent there, hence deciding nothing",
     TOO_FEW: "too few rows to tell, hence as set elsewhere",
     NEVER: "never raised",
+    UNMEASURED: "not measured in this run, so that nothing is known of it",
 }
 
 
@@ -39,6 +40,9 @@ def render_causes(summary: dict[str, Any]) -> list[Table | Text]:
     }
     if not cells:
         return []
+    flags = [one for one in _flags(summary) if one["cause"] not in cells[None]["causes"]]
+    measured = {one["cause"] for one in flags if one["verdict"] != UNMEASURED}
+    unknown = {one["cause"] for one in flags} - measured
     table = titled("Causes of the rows unlearned at the end, by this project's rules")
     table.add_column("rows of")
     table.add_column("unlearned", justify="right")
@@ -48,7 +52,7 @@ def render_causes(summary: dict[str, Any]) -> list[Table | Text]:
     for stage in sorted(cells, key=lambda stage: stage or 0):
         cell = cells[stage]
         label = "all stages" if stage is None else f"{stage} {names.get(stage, '')}".strip()
-        counts = (_count(cell["causes"].get(cause)) for cause in TOLD)
+        counts = ("-" if cause in unknown else _count(cell["causes"].get(cause)) for cause in TOLD)
         table.add_row(Text(label), str(cell["n"]), *counts)
     return [table, *_verdicts(summary)]
 
@@ -61,13 +65,21 @@ def _count(figures: dict[str, Any] | None) -> str:
     return f"{figures['count']}\n{low}-{high}"
 
 
+def _flags(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is known of each flag at the end, by each detector that decides by default."""
+    return [
+        one
+        for one in summary.get("separation", [])
+        if one["point"] == POINT and one["detector"] in ("exact_match", "choice", "rouge_l")
+    ]
+
+
 def _verdicts(summary: dict[str, Any]) -> list[Text]:
     """One line a detector: which flags tell unlearned rows from learned ones."""
     found: dict[str, dict[str, list[str]]] = {}
-    for one in summary.get("separation", []):
-        if one["point"] == POINT and one["detector"] in ("exact_match", "choice", "rouge_l"):
-            of_detector = found.setdefault(one["detector"], {})
-            of_detector.setdefault(one["verdict"], []).append(one["cause"].replace("_", " "))
+    for one in _flags(summary):
+        of_detector = found.setdefault(one["detector"], {})
+        of_detector.setdefault(one["verdict"], []).append(one["cause"].replace("_", " "))
     lines = []
     for detector, verdicts in sorted(found.items(), key=lambda item: item[0] != "exact_match"):
         parts = [

@@ -21,6 +21,7 @@ SEPARATES = "separates"
 SAME = "does not separate"
 TOO_FEW = "too few to tell"
 NEVER = "never raised"
+UNMEASURED = "not measured"
 _Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 
 
@@ -44,7 +45,8 @@ def separate(
     The verdict is ``separates`` where the interval of the difference lies above 0, whatever
     n; else ``too few to tell`` with fewer than separation_min_rows on a side, else ``does not
     separate``. Only the last keeps a flag from deciding: with too few rows the thresholds
-    stand as they were set elsewhere, and the summary says so.
+    stand as they were set elsewhere, and the summary says so. A flag that no row has either
+    raised or not is ``not measured``; one raised on no row is ``never raised``.
 
     Where several causes are at work, the unlearned rows of the commoner hide the rarer. So
     the causes that do not separate are compared again without the rows, learned or not, that
@@ -175,7 +177,9 @@ def compare(bins: Sequence[Mapping[str, int]], min_rows: int) -> dict[str, Any]:
         "n_unmatched": sum(b["n_unlearned"] for b in bins) - n_unlearned,
         "verdict": TOO_FEW,
     }
-    if not any(b["flagged_unlearned"] or b["flagged_learned"] for b in bins):
+    if not bins:
+        out["verdict"] = UNMEASURED
+    elif not any(b["flagged_unlearned"] or b["flagged_learned"] for b in bins):
         out["verdict"] = NEVER
     if not both:
         return out

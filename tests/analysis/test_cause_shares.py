@@ -97,5 +97,18 @@ def test_the_table_has_the_counts_and_what_decides_nothing():
     assert "missing knowledge: too few rows to tell" in text and "Set elsewhere." in text
 
 
+def test_a_cause_that_was_not_measured_has_no_count():
+    rows = [("data_conflict", None, True)] * 3 + [("unattributed", None, True)] * 2
+    verdicts = {"data_conflict": "separates", "left_side_forgetting": "not measured"}
+    flags = [
+        {"point": "final", "detector": "exact_match", "cause": cause, "verdict": verdict}
+        for cause, verdict in verdicts.items()
+    ]
+    summary = {"causes": cause_shares(*frames(rows)), "separation": flags}
+    text = " ".join(printed(summary).split())
+    assert "all stages 5 0 0 3 - 0 2" in text
+    assert "left side forgetting: not measured in this run" in text
+
+
 def test_a_summary_without_causes_has_no_table():
     assert render_causes({"shares": []}) == []

@@ -61,7 +61,7 @@ def test_whole_numbers_have_wilsons_interval(counts):
         # Lengths of which no row was learned say nothing.
         ([one_bin(50, 50, 0, 0), one_bin(0, 20, 0, 20)], "too few to tell"),
         ([one_bin(50, 50, 0, 0), one_bin(1, 20, 1, 20)], "does not separate"),
-        ([], "never raised"),
+        ([], "not measured"),
     ],
 )
 def test_verdicts(bins, verdict):

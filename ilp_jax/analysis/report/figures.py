@@ -83,7 +83,8 @@ def verdict(run: Run) -> dict[str, Any]:
       run: the run.
 
     Returns:
-      ``point``; ``default``: n, unlearned, share, interval (95%, Wilson); the same a detector
+      ``point``; ``default``: n, unlearned, share, interval (95%, Wilson), None where no row has
+      a verdict; ``unknown``: trained rows without one; the same as ``default`` a detector
       in ``by_detector``, and of the rows that were not planted in ``without_planted`` (None
       where none was); ``decided_by``: rows by the detector that decided.
     """
@@ -94,6 +95,7 @@ def verdict(run: Run) -> dict[str, Any]:
     return {
         "point": run.end,
         "default": share(rows),
+        "unknown": run.plan["example_id"].n_unique() - len(rows),
         "without_planted": share(own) if len(own) < len(rows) else None,
         "by_detector": {
             name: share(rows_of_verdict(run, run.end, name))
@@ -161,10 +163,12 @@ def causes(run: Run) -> list[dict[str, Any]]:
       One dict a method, stage (None for all; a row of several counts in each), source (None
       for all) and cause:
       ``n`` (unlearned rows), ``unlearned`` (those of this cause, a count), ``share``,
-      ``interval``. Empty where no method other than ``none`` was run.
+      ``interval``. A cause is left out of a method where none of its rows has a flag of it: it
+      was not measured. Empty where no method other than ``none`` was run.
     """
     sources = run.examples.select("example_id", "source")
-    told = diagnosed(run, columns=("cause",)).join(sources, on="example_id")
+    flags = [f"flag_{cause}" for cause in CAUSES]
+    told = diagnosed(run, columns=("cause", *flags)).join(sources, on="example_id")
     trained = run.plan.select("example_id", "stage").unique()
     cells = []
     for (method,), rows in told.sort("method").group_by("method", maintain_order=True):
@@ -174,8 +178,10 @@ def causes(run: Run) -> list[dict[str, Any]]:
         groups += [(stage, None, part) for (stage,), part in staged.group_by("stage")]
         groups += [(*key, part) for key, part in staged.group_by("stage", "source")]
         groups.sort(key=lambda group: (group[0] or 0, group[1] or ""))
+        known = {cause for cause in CAUSES if rows[f"flag_{cause}"].count()} or set(CAUSES)
+        known |= {UNATTRIBUTED, *rows["cause"].unique()}
         for stage, source, part in groups:
-            for cause in (*CAUSES, UNATTRIBUTED):
+            for cause in (one for one in (*CAUSES, UNATTRIBUTED) if one in known):
                 hits = share(part.select((pl.col("cause") == cause).alias("unlearned")))
                 place = {"method": method, "stage": stage, "source": source, "cause": cause}
                 cells.append(place | {"count": hits.pop("unlearned"), **hits})

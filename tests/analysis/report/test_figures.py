@@ -11,7 +11,7 @@ from ilp_jax.analysis.report import report
 from ilp_jax.analysis.report.figures import causes, fates, figures
 from ilp_jax.analysis.report.load import load
 from ilp_jax.errors import UserError
-from ilp_jax.stats.reader import read_diagnosis
+from ilp_jax.stats.reader import read_diagnosis, write_diagnosis
 from ilp_jax.stats.schema import CAUSES
 
 
@@ -124,6 +124,20 @@ def test_causes_add_up(run):
     whole = {c["cause"]: c["count"] for c in cells if (c["stage"], c["source"]) == (None, None)}
     counted = dict(told["cause"].value_counts().iter_rows())
     assert whole == {cause: counted.get(cause, 0) for cause in whole}
+
+
+def test_a_cause_that_no_row_was_asked_about_has_no_share(make_run, limits):
+    folder = make_run(told=True)
+    rows = read_diagnosis(folder)
+    lost = pl.col("cause") == "left_side_forgetting"
+    rows = rows.with_columns(
+        pl.when(~lost.fill_null(False)).then("cause"),
+        pl.lit(None, pl.Boolean).alias("flag_left_side_forgetting"),
+    )
+    write_diagnosis(folder, rows)
+    found = {cell["cause"] for cell in causes(load(folder))}
+    assert found == {*CAUSES, "unattributed"} - {"left_side_forgetting"}
+    assert "not measured" in report(folder, limits).read_text()
 
 
 def test_planted_rows_are_told_apart(make_run):
