@@ -10,20 +10,25 @@ from ilp_jax.fields.planted import SOURCE
 from ilp_jax.models.lora import LoraConfig
 
 
-def about_stages(data: StudyData) -> list[dict[str, Any]]:
+def about_stages(data: StudyData, trained_here: bool = True) -> list[dict[str, Any]]:
     """What the tables say of each stage.
 
     Args:
       data: the study.
+      trained_here: False where a model was tuned elsewhere: how long and at which rate is then
+        not known, whatever the config's fields are.
     """
     return [
         {
             "stage": stage.index,
             "name": stage.name,
-            "epochs": stage.epochs,
             "rows": len(stage.rows),
             "held_out": len(stage.held_out),
-            "learning_rate": stage.config.learning_rate,
+            **(
+                {"epochs": stage.epochs, "learning_rate": stage.config.learning_rate}
+                if trained_here
+                else {}
+            ),
             "dropped": dict(data.dropped.get(stage.name, {})),
         }
         for stage in data.stages

@@ -379,7 +379,7 @@ def _detect(session: Session) -> None:
     """The answers to everything at the end of training."""
     ws = session.workspace
     if ws.config.model.tuned:
-        about = {"stages": about_stages(ws.data), "notes": data_notes(ws.data)}
+        about = {"stages": about_stages(ws.data, False), "notes": data_notes(ws.data)}
         return tuned.ask_both(ws, about)
     if "final" not in ws.config.detect.points:
         return

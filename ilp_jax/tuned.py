@@ -39,7 +39,9 @@ ABSENT = (
     "probes",
     "the points epoch_K, stage_K and converged",
     "what was learned and lost again",
-    "each row's place in the order of training",
+    "each row's place in the order of training, and its number of visits",
+    "epochs, learning rates, batch, optimiser and loss of the training: run.json's fields of "
+    "these are defaults that nothing used",
 )
 """What a run without a training of ours cannot know; stands in the summary."""
 

@@ -111,13 +111,15 @@ def test_the_results_say_what_is_known_and_what_is_not(asked, pair, tiny):
     assert summary["converged"] == {} and summary["loss_normalization"] is None
     assert {cell["point"] for cell in summary["shares"]} == {"base", "final"}
     assert [stage["name"] for stage in summary["stages"]] == ["own/1", "own/2"]
+    for stage in summary["stages"]:
+        assert not {"epochs", "learning_rate"} & set(stage)
     table = " ".join((asked.parent / "stdout").read_text().split())
     assert "tuned, from safetensors float32; tuned elsewhere from model" in table
     assert "Nothing was trained here. Absent: loss, gradient norm" in table
     for phrase in ("Convergence", "Loss normalised", "lost", "epoch_2 is"):
         assert phrase not in table.replace("learned and lost again", "")
     plan = read_plan(asked)
-    assert plan["position"].null_count() == len(plan) == 24
+    assert plan["position"].null_count() == plan["copies"].null_count() == len(plan) == 24
     assert set(read_examples(asked)["role"]) == {"train"}
     assert not (asked / "stats").exists()
     assert list(json.loads((asked / "run.json").read_text())["finished"]) == ["detect", "diagnose"]

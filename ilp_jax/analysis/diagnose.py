@@ -14,6 +14,7 @@ from ilp_jax import files, parquet
 from ilp_jax.analysis import (
     detection,
     forgetting,
+    no_verdict,
     not_asked,
     paper,
     rules,
@@ -270,13 +271,15 @@ def summarise(parts: Parts, visits: Visits, config: dict[str, Any]) -> dict[str,
       config: the resolved config.
     """
     detect = config["detect"]
-    counted, turned, laws, screen, reached = [], [], [], [], []
+    counted, turned, laws, screen, reached, known = [], [], [], [], [], []
+    end = no_verdict.last_point(parts.points)
     for k in range(len(parts)):
         verdicts = parts.get("verdicts", k)
         verdicts = pl.concat([verdicts, by_default(verdicts)])
         examples, plan = parts.of(parts.examples, k), parts.of(parts.plan, k)
         counted.append(share_counts(verdicts, examples, plan))
         turned.append(turned_counts(verdicts, examples, plan))
+        known.append(no_verdict.counts(verdicts, plan.select("example_id").unique(), end))
         answers = parts.inference(k)
         reached.append(_converged(answers))
         answers = answers.join(plan, on="example_id", how="semi", maintain_order="left")
@@ -297,6 +300,7 @@ def summarise(parts: Parts, visits: Visits, config: dict[str, Any]) -> dict[str,
 
     return {
         "shares": share_cells(summed(counted, COUNTED)),
+        no_verdict.FIGURES: no_verdict.figures(known, end, detect),
         "learned_and_lost": turned_cells(summed(turned, TURNED)),
         "expected_none_of_n": {
             "temperature": detect["temperature"],
@@ -315,6 +319,7 @@ def summarise(parts: Parts, visits: Visits, config: dict[str, Any]) -> dict[str,
         "converged": {
             str(stage): epoch for stage, epoch in sorted(pl.concat(reached).unique().iter_rows())
         },
+        "converged_asked": "converged" in detect["points"] and not config["model"].get("tuned"),
         "probe_loss": visits.probe_losses,
         "n_examples": {
             "trained": len(trained),

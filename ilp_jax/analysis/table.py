@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ilp_jax.analysis import agreement_table, detection_table
+from ilp_jax.analysis import agreement_table, detection_table, no_verdict
 from ilp_jax.analysis.cause_table import render_causes
 from ilp_jax.analysis.shares import point_order
 from ilp_jax.analysis.titled import titled
@@ -47,7 +47,9 @@ def render(summary: dict[str, Any]) -> Group:
     tables += [_learned_and_lost(summary, pair) for pair in pairs]
     tables += detection_table.side_by_side(summary)
     tables += [*render_causes(summary), *agreement_table.render(summary)]
-    return Group(*tables, *_notes(summary))
+    told = summary.get(no_verdict.FIGURES)
+    front = [Text(no_verdict.sentence(told))] if told and not told["known"] else []
+    return Group(*front, *tables, *_notes(summary))
 
 
 def _shares(summary: dict[str, Any], detector: str, points: Sequence[str]) -> Table:
@@ -139,13 +141,16 @@ def _label(summary: dict[str, Any], stage: int | None, source: str | None) -> Te
 def _notes(summary: dict[str, Any]) -> list[Text]:
     counts, tuned_elsewhere = summary["n_examples"], bool(summary.get("absent"))
     normalised = f"Loss normalised by {summary['loss_normalization']}. "
-    epoch_2 = " Point epoch_2 is the end of epoch 2 of each row's own stage."
+    trained = "rows given as trained" if tuned_elsewhere else "trained rows"
     lines = [
         f"Model: {summary.get('weights', 'unknown')}. {'' if tuned_elsewhere else normalised}"
-        f"{counts['trained']} trained rows, {counts['held_out']} held out.",
+        f"{counts['trained']} {trained}, {counts['held_out']} held out.",
         f"One run, seed {summary['seed']}: the intervals (Wilson) are over examples, not seeds."
-        + ("" if tuned_elsewhere else epoch_2),
+        + _epochs(summary),
     ]
+    told = summary.get(no_verdict.FIGURES)
+    if told and told["known"]:  # else it stands above all tables
+        lines += filter(None, [no_verdict.sentence(told)])
     if counts["planted_twins"]:
         lines.append(
             f"{counts['planted_twins']} rows of source {TWINS} are planted: each repeats "
@@ -181,21 +186,34 @@ def _notes(summary: dict[str, Any]) -> list[Text]:
     return [Text(line) for line in lines]
 
 
-def _convergence(summary: dict[str, Any]) -> str:
-    reached = summary["converged"]
-    return (
-        "Convergence: "
-        + ", ".join(
-            f"stage {stage['stage']} "
-            + (
-                f"at epoch {reached[key]}"
-                if (key := str(stage["stage"])) in reached
-                else "not reached"
-            )
-            for stage in summary.get("stages", [])
-        )
-        + "."
+def _epochs(summary: dict[str, Any]) -> str:
+    """What the points of single epochs are, where there are any."""
+    points = {cell["point"] for cell in summary["shares"] if cell["point"].startswith("epoch_")}
+    return "".join(
+        f" Point {point} is the end of epoch {point[6:]} of each row's own stage."
+        for point in sorted(points, key=point_order)
     )
+
+
+def _convergence(summary: dict[str, Any]) -> str:
+    told = (
+        f"stage {one['stage']} {converged(summary, one['stage'])}"
+        for one in summary.get("stages", [])
+    )
+    return f"Convergence: {', '.join(told)}."
+
+
+def converged(summary: dict[str, Any], stage: int) -> str:
+    """When a stage converged, in words.
+
+    Args:
+      summary: ``summary.json``.
+      stage: the stage's number.
+    """
+    epoch = summary["converged"].get(str(stage))
+    if epoch is not None:
+        return f"at epoch {epoch}"
+    return "not reached" if summary.get("converged_asked", True) else "not asked"
 
 
 def notes(summary: dict[str, Any]) -> list[str]:

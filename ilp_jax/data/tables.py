@@ -42,7 +42,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("example_id", pa.int64(), nullable=False),
         pa.field("stage", pa.int32(), nullable=False),
         pa.field("position", pa.float64()),  # null where the order of training is not known
-        pa.field("copies", pa.int32(), nullable=False),
+        pa.field("copies", pa.int32()),  # visits an epoch; null likewise
     ]
 )
 
@@ -121,7 +121,8 @@ def write_plan(path, study_data: StudyData, seed: int, order_known: bool = True)
       path: file to write, atomically.
       study_data: the study.
       seed: the run's seed.
-      order_known: False where a model was tuned elsewhere: ``position`` is then null.
+      order_known: False where a model was tuned elsewhere: ``position`` and ``copies`` are then
+        null.
     """
     tables = []
     for stage in study_data.stages:
@@ -135,7 +136,7 @@ def write_plan(path, study_data: StudyData, seed: int, order_known: bool = True)
                     study_data.example_ids[stage.rows],
                     np.full(len(rank), stage.index, np.int32),
                     rank / max(len(rank) - 1, 1) if order_known else pa.nulls(len(rank)),
-                    stage.copies_N,
+                    stage.copies_N if order_known else pa.nulls(len(rank)),
                 ],
                 schema=PLAN_SCHEMA,
             )

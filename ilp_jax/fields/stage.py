@@ -8,6 +8,12 @@ from ml_collections import ConfigDict
 
 from ilp_jax.fields.limits import TINY
 
+TRAINING = (
+    *("epochs", "copies", "learning_rate", "schedule", "warmup_steps"),
+    *("final_learning_rate_fraction", "optimizer_state", "seed_offset"),
+)
+"""Fields that say how the rows are trained, not which they are."""
+
 
 def default_stage() -> ConfigDict:
     """The fields of one entry of ``config.stages``, with their defaults.

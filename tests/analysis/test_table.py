@@ -79,6 +79,6 @@ def test_rows_that_were_not_drawn_are_counted():
 def test_a_model_tuned_elsewhere_has_no_figures_of_training():
     absent = {"learned_and_lost": [], "absent": ["probes"], "loss_normalization": None}
     text = printed(SUMMARY | absent | {"converged": {}, "notes": ["Nothing was trained here."]})
-    assert "Nothing was trained here." in text and "40 trained rows" in text
+    assert "Nothing was trained here." in text and "40 rows given as trained" in text
     for phrase in ("Convergence", "None", "normalised", "lost", "epoch_2"):
         assert phrase not in text

@@ -15,6 +15,10 @@ from ilp_jax.analysis.report.figures import verdict
 from ilp_jax.analysis.report.load import Run, rows_of_verdict
 from ilp_jax.analysis.report.text import visible
 from ilp_jax.fields import leaves
+from ilp_jax.fields.stage import TRAINING
+
+_OF_TRAINING = ("train", "lora", "probe", "convergence", "checkpoint", "replay", "influence")
+"""Groups that a run without a training does not use."""
 
 
 def comparison(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
@@ -32,6 +36,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
       ``regimes``: `regimes.regimes`.
     """
     verdicts = [verdict(run) for run in runs]
+    configs = [used(run.config) for run in runs]
     return {
         "runs": [
             {
@@ -42,7 +47,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
             }
             for name, run, one in zip(names, runs, verdicts, strict=True)
         ],
-        "config": differing([run.config for run in runs]),
+        "config": differing(configs),
         "overlap": [
             {"runs": [names[i], names[j]], "detector": detector}
             | overlap(runs[i], runs[j], detector)
@@ -57,7 +62,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
         ],
         "regimes": regimes(
             names,
-            [run.config for run in runs],
+            configs,
             [run.summary for run in runs],
             [one["default"] for one in verdicts],
         ),
@@ -104,6 +109,25 @@ def _agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
         for name in ("jaccard", "kappa")
         for key, part in ((name, "value"), (f"{name}_interval", "interval"))
     }
+
+
+def used(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the fields that nothing used.
+
+    Of a model tuned elsewhere these are all fields of a training: their defaults say nothing of
+    how that model was trained.
+
+    Args:
+      config: resolved, as plain values.
+    """
+    if not config["model"].get("tuned"):
+        return config
+    kept = {name: value for name, value in config.items() if name not in _OF_TRAINING}
+    stages = {
+        name: {field: value for field, value in stage.items() if field not in TRAINING}
+        for name, stage in config["stages"].items()
+    }
+    return kept | {"stages": stages}
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import polars as pl
 from etils import epath
 
 from ilp_jax import files
+from ilp_jax.analysis.no_verdict import last_point
 from ilp_jax.analysis.shares import point_order
 from ilp_jax.analysis.unlearned import DEFAULT, by_default
 from ilp_jax.errors import UserError
@@ -60,7 +61,7 @@ class Run:
     @property
     def end(self) -> str:
         """The point that the verdict is about: ``final``, or the last that was asked."""
-        return self.points[-1]
+        return last_point(self.points)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -90,12 +91,6 @@ def load(workdir: epath.PathLike) -> Run:
     columns = ("example_id", "point", "detector", "unlearned")
     found = reader.read_diagnosis(workdir, pl.col("method") == "none", ("method", *columns))
     found = found.select(columns)
-    if found["unlearned"].drop_nulls().is_empty():
-        raise UserError(
-            workdir / "diagnosis.parquet",
-            "holds no verdict on any row",
-            "run `ilp detect` and `ilp diagnose` again",
-        )
     return Run(
         workdir=workdir,
         record=files.read_json(workdir / RECORD),

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 from markupsafe import Markup
 
-from ilp_jax.analysis import table
+from ilp_jax.analysis import no_verdict, table
 from ilp_jax.analysis.report import charts, words
 from ilp_jax.analysis.report.figures import method_order
 from ilp_jax.analysis.report.load import Run
@@ -46,14 +46,17 @@ def page(run: Run, figures: Mapping[str, Any], name: str, key: str) -> dict[str,
         "key": key,
         "name": name,
         "path": visible(run.workdir),
-        "headline": words.headline(figures["verdict"]),
+        "headline": words.headline(
+            figures["verdict"], no_verdict.sentence(summary.get(no_verdict.FIGURES))
+        ),
+        "when": no_verdict.when(figures["verdict"]["point"]),
         "fates_sentence": words.fates_sentence(figures["fates"]),
         "figures": figures,
         "facts": facts(run),
         "stages": stage_rows(run, figures),
         "notes": [visible(note) for note in table.notes(summary)],
         "definitions": words.definitions(run.config),
-        "points": words.point_words(run.config),
+        "points": words.point_words(run.config, run.points),
         "shares": whole,
         "shares_chart": drawn(f"{key}s", charts.shares_chart, whole),
         "detectors": [name for name in _OF_WHOLE if any(c["detector"] == name for c in whole)],
@@ -68,7 +71,8 @@ def page(run: Run, figures: Mapping[str, Any], name: str, key: str) -> dict[str,
             f"{key}g", charts.trajectories_chart, figures["trajectories"], "grad_norm", stages, ends
         ),
         "causes": cause_tables(figures["causes"], key),
-        "causes_note": visible(summary.get("causes_note", "")),
+        "no_causes": no_causes(run, figures),
+        "causes_note": visible(summary.get("causes_note", "")) if figures["causes"] else "",
         "separation": separation(run, figures),
         "planted": planted(summary, lambda name, *of: drawn(f"{key}{name}", *of)),
         "unlearned": run.workdir / "diagnosis.parquet",
@@ -96,20 +100,26 @@ def facts(run: Run) -> list[tuple[str, str]]:
         if lora["rank"]
         else "all parameters"
     )
-    versions = run.record.get("versions") or {}
-    rows, stages = run.plan["example_id"].n_unique(), len(config["sequence"])
+    versions = {"ilp_jax": None, "jax": None} | (run.record.get("versions") or {})
+    code = (f"{name} {versions[name] or 'unknown'}" for name in ("ilp_jax", "jax"))
+    rows, stages = run.plan["example_id"].n_unique(), run.plan["stage"].n_unique()
+    parts = f"{stages} stage{'s' if stages > 1 else ''}"
     here = [
+        ("rows", f"{rows} trained in {parts}"),
         ("trained", trained),
         ("loss normalised by", f"{train['loss_normalization']}; it changes what stays unlearned"),
         ("batch", f"{train['batch_size']} examples, {train['optimizer']}"),
     ]
+    elsewhere = [
+        ("trained", "elsewhere; how is not known: learning rate, epochs, order, batch, optimiser"),
+        ("rows", f"{rows} given as trained, in {parts}"),
+    ]
     pairs = [
         ("model", run.summary.get("weights") or config["model"]["path"]),
-        ("rows", f"{rows} trained in {stages} stage{'s' if stages > 1 else ''}"),
-        *(here if not config["model"].get("tuned") else [("trained", "elsewhere")]),
+        *(elsewhere if config["model"].get("tuned") else here),
         ("seed", config["seed"]),
         ("device", run.record.get("device") or "unknown"),
-        ("code", f"ilp_jax {versions.get('ilp_jax')}, jax {versions.get('jax')}"),
+        ("code", ", ".join(code)),
         ("commit", _short(run.record.get("git_commit") or "unknown")),
         ("config", f"{run.record.get('config_hash')} (run.json has every field)"),
     ]
@@ -125,24 +135,36 @@ def _short(commit: str) -> str:
 def stage_rows(run: Run, figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The stages in order, with the mean training loss of their last epochs."""
     losses = {one["stage"]: one["loss"] for one in figures["averages"]["train_loss"]}
-    reached = run.summary.get("converged", {})
     rows = []
     for one in run.summary.get("stages", []):
-        stage = run.config["stages"].get(one["name"], {})
-        epoch = reached.get(str(one["stage"]))
+        # A file's own stages are named ENTRY/VALUE.
+        entry = one["name"] if one["name"] in run.config["stages"] else one["name"].split("/")[0]
+        stage = run.config["stages"].get(entry, {})
         rows.append(
             {
                 "stage": one["stage"],
                 "name": visible(one["name"]),
                 "source": visible(stage.get("source", "")),
                 "rows": one["rows"],
-                "epochs": one["epochs"],
-                "learning_rate": one["learning_rate"],
-                "converged": f"epoch {epoch}" if epoch else "not reached",
+                "epochs": one.get("epochs"),
+                "learning_rate": one.get("learning_rate"),
+                "converged": table.converged(run.summary, one["stage"]),
                 "loss": losses.get(one["stage"]),
             }
         )
     return rows
+
+
+def no_causes(run: Run, figures: Mapping[str, Any]) -> str:
+    """Why no cause is told; empty where some are."""
+    if figures["causes"]:
+        return ""
+    found = figures["verdict"]["default"]
+    if found is None:
+        return "Which rows are unlearned is not known by default, so no cause is told."
+    if not found["unlearned"]:
+        return f"No row with a verdict is unlearned {no_verdict.when(run.end)}: no cause to tell."
+    return "No method of diagnosis was run: diagnosis.parquet tells no cause."
 
 
 def matrices(run: Run) -> list[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ilp_jax.analysis import no_verdict
 from ilp_jax.analysis.report.charts import DETECTORS
 
 
@@ -23,21 +24,24 @@ def with_interval(figures: Mapping[str, Any]) -> str:
     return f"{percent(figures['share'])}, 95% interval {percent(low)} to {percent(high)}"
 
 
-def headline(verdict: Mapping[str, Any]) -> str:
-    """The verdict in one sentence.
+def headline(verdict: Mapping[str, Any], unknown: str = "") -> str:
+    """The verdict in one sentence, and a second one where it is not of all trained rows.
 
     Args:
       verdict: of ``figures.figures``.
+      unknown: of ``no_verdict.sentence``.
     """
     found = verdict["default"]
+    if found is None:
+        return unknown or "Whether any trained row stayed unlearned is not known by default."
     by = [DETECTORS.get(name, name) for name in verdict["decided_by"]]
     how = by[0] if len(by) == 1 else f"{', '.join(by[:-1])} or {by[-1]}, whichever applies"
-    when = "at the end" if verdict["point"] == "final" else f"at the point {verdict['point']}"
     rows = "is" if found["unlearned"] == 1 else "are"
-    return (
+    told = (
         f"{found['unlearned']} of {found['n']} trained rows ({with_interval(found)}) {rows} "
-        f"unlearned {when}, by {how}."
+        f"unlearned {no_verdict.when(verdict['point'])}, by {how}."
     )
+    return f"{told} {unknown}".strip()
 
 
 def fates_sentence(fates: Mapping[str, int]) -> str:
@@ -88,14 +92,26 @@ def definitions(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(DETECTORS[name], text) for name, text in told.items()]
 
 
-def point_words(config: Mapping[str, Any]) -> str:
-    """What the points mean, and by which thresholds a stage counts as converged."""
+def point_words(config: Mapping[str, Any], points: Sequence[str]) -> str:
+    """What the points of a run mean, and by which thresholds a stage counts as converged.
+
+    Args:
+      config: the resolved config.
+      points: those with verdicts.
+    """
     how = config["convergence"]
-    return (
-        "base: before training. epoch_K: the end of epoch K of each row's own stage. stage_K: the "
-        "end of stage K, all rows. converged: where each row's own stage converged, that is "
+    tuned = config["model"].get("tuned")
+    told = {
+        "base": "base: the base model." if tuned else "base: before training.",
+        "epoch": "epoch_K: the end of epoch K of each row's own stage.",
+        "stage": "stage_K: the end of stage K, all rows.",
+        "converged": "converged: where each row's own stage converged, that is "
         f"{how['consecutive_epochs']} epochs running in which the mean probe loss fell by less "
         f"than {how['relative_fall']:.0%} of its value at the stage's start, at a learning rate "
         f"of at least {how['min_learning_rate_fraction']:.0%} of its peak (this project's "
-        "definition); rows of other stages are not in it. final: after the last update."
-    )
+        "definition); rows of other stages are not in it.",
+        "final": "final: the model that was tuned elsewhere." if tuned
+        else "final: after the last update.",
+    }  # fmt: skip
+    kinds = {point.split("_")[0] for point in points}
+    return " ".join(text for kind, text in told.items() if kind in kinds) or "No point was asked."

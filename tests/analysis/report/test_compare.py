@@ -57,6 +57,18 @@ def test_comparison(make_run):
     assert len(found["overlap"]) == 3 * 4
 
 
+def test_defaults_say_nothing_of_a_training_elsewhere(make_run):
+    """Whatever the fields of a training are: a run that used none of them claims none."""
+    runs = [load(make_run("here")), load(make_run("there", tuned="/elsewhere"))]
+    assert runs[1].config["train"]["batch_size"]
+    found = comparison(runs, run_names(runs))
+    told = {line["field"]: line["values"] for line in found["config"]}
+    assert told["model.tuned"] == ["", "/elsewhere"]
+    for field in ("stages.first.learning_rate", "stages.first.epochs", "train.batch_size"):
+        assert told[field][0] is not None and told[field][1] is None
+    assert "stages.first.source" not in told
+
+
 def test_runs_without_common_rows(make_run):
     one, other = load(make_run("a")), load(make_run("b"))
     moved = other.verdicts.with_columns(pl.col("example_id") + 1000)

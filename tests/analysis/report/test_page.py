@@ -123,6 +123,7 @@ def test_a_cap_names_the_whole(make_run, limits, data_of):
     folder = make_run()
     html = report(folder, {**limits, "max_rows": 3}).read_text()
     assert "3 of 10 are in this page (field report.max_rows" in html
+    assert "What the list leaves out" in html
     assert f"{folder}/diagnosis.parquet" in html and len(data_of(html)["runs"][0]["rows"]) == 3
 
 
@@ -139,7 +140,7 @@ def test_every_share_is_on_the_page(make_run, limits):
 
 
 def test_causes_and_their_absence(make_run, limits):
-    assert "No diagnosis yet" in report(make_run("plain"), limits).read_text()
+    assert "No method of diagnosis was run" in report(make_run("plain"), limits).read_text()
     folder = make_run("told", told=True)
     summary = json.loads((folder / "summary.json").read_text())
     figures = {"n_unlearned": 9, "flagged_unlearned": 7, "n_learned": 5, "flagged_learned": 1}
@@ -155,7 +156,7 @@ def test_causes_and_their_absence(make_run, limits):
     ]
     (folder / "summary.json").write_text(json.dumps(summary))
     html = report(folder, limits).read_text()
-    assert "No diagnosis yet" not in html and "separates" in html and "+0.60" in html
+    assert "No method of diagnosis" not in html and "separates" in html and "+0.60" in html
     assert "does not separate; does not decide" in html and "of another point" not in html
 
 
