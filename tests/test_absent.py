@@ -163,6 +163,9 @@ def test_ordinary_long_answers(tmp_path, tiny, capsys):
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_command_where_one_thing_is_absent(tmp_path, tiny, tuned, capsys, name):
     workdir = trained_here(tmp_path, tiny, capsys, CHANGES[name])
+    verdict = results(workdir)[0]["report"]["verdict"]["default"]
+    if name in ("nothing unlearned", "nothing learned"):
+        assert verdict["unlearned"] == (0 if name == "nothing unlearned" else verdict["n"])
     other_commands(workdir, tmp_path, capsys)
     tuned_elsewhere(tmp_path, tiny, tuned, capsys)
 

@@ -213,6 +213,8 @@ def test_what_is_absent_is_told(tmp_path, name):
         assert "Whether 6 of the 12 trained rows stayed unlearned is not known" in shown
     else:
         assert found["known"] == 0 and ">? <span>" in told
+        # What was measured is shown, whatever is known of the rows' fates.
+        assert "no verdict at the end (12)" in told and "was recorded over training" not in told
         assert "Whether any of the 12 trained rows stayed unlearned is not known" in told
         assert shown.startswith("Whether any of the 12 trained rows")
         assert (found["long"], found["not_asked"]) == ((12, 0) if name == "all long" else (0, 12))

@@ -26,6 +26,7 @@ FATES = {
     "lost": "learned, then lost",
     "never": "never learned",
     "unlearned": "unlearned at the end",
+    "unknown": "no verdict at the end",
 }
 MEASURES = {
     "loss": "loss (nats a token)",
@@ -40,10 +41,17 @@ _SHAPES = {
     "rouge_l": "cross",
     "default": "triangle-down",
 }
-_DASHES = {"learned": [1, 0], "lost": [6, 3], "never": [2, 2], "unlearned": [8, 3, 2, 3]}
+_DASHES = {
+    "learned": [1, 0],
+    "lost": [6, 3],
+    "never": [2, 2],
+    "unlearned": [8, 3, 2, 3],
+    "unknown": [1, 3],
+}
 _PANEL_HEIGHT = 210
 _SHARE = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
-_MOST_PANELS = 12  # more stages than that are in the numbers alone
+MOST_PANELS = 12
+"""Stages drawn of more; the page says so, and its numbers have all."""
 
 
 def shares_chart(
@@ -124,7 +132,7 @@ def trajectories_chart(
       The chart, None where nothing was measured.
     """
     of = [row for row in rows if row["measure"] == measure and row["median"] > 0]
-    shown = sorted({row["of_stage"] for row in of})[:_MOST_PANELS]
+    shown = sorted({row["of_stage"] for row in of})[:MOST_PANELS]
     if not shown:
         return None
     floor = min(row["median"] for row in of) / 3

@@ -14,7 +14,7 @@ from ilp_jax.stats import reader
 from ilp_jax.stats.schema import CAUSES, KEY, UNATTRIBUTED
 
 TWINS = "planted_twin"
-FATES = ("learned", "lost", "never", "unlearned")
+FATES = ("learned", "lost", "never", "unlearned", "unknown")
 MOST_ROWS = 100_000
 """Rows that quartiles over time are of at most: of more, as many drawn at random tell the same."""
 
@@ -50,13 +50,13 @@ def fates(run: Run) -> pl.DataFrame:
 
     ``learned`` at the end of the run; ``lost``: learned at the end of its own last stage and
     unlearned at the end of the run; ``never``: unlearned at both; ``unlearned`` at the end of
-    the run, where its stage's end was not asked.
+    the run, where its stage's end was not asked; ``unknown``: no verdict at the end of the run.
 
     Args:
       run: the run.
 
     Returns:
-      ``example_id``, ``fate``, sorted; rows without a verdict at the end are absent.
+      ``example_id``, ``fate``, sorted.
     """
     stage_ends = own_stages(run).with_columns(point=pl.format("stage_{}", "stage"))
     default = run.verdicts.filter(pl.col("detector") == "default")
@@ -72,8 +72,10 @@ def fates(run: Run) -> pl.DataFrame:
         .then(pl.lit("never"))
         .otherwise(pl.lit("unlearned"))
     )
-    rows = rows_of_verdict(run, run.end).join(own, on="example_id", how="left")
-    return rows.select("example_id", fate.alias("fate")).sort("example_id")
+    known = rows_of_verdict(run, run.end).join(own, on="example_id", how="left")
+    known = known.select("example_id", fate.alias("fate"))
+    rows = run.plan.select("example_id").unique().join(known, on="example_id", how="left")
+    return rows.with_columns(pl.col("fate").fill_null("unknown")).sort("example_id")
 
 
 def verdict(run: Run) -> dict[str, Any]:

@@ -70,6 +70,8 @@ def page(run: Run, figures: Mapping[str, Any], name: str, key: str) -> dict[str,
         "norm_chart": drawn(
             f"{key}g", charts.trajectories_chart, figures["trajectories"], "grad_norm", stages, ends
         ),
+        "panels": {one["of_stage"] for one in figures["trajectories"]},
+        "drawn_panels": charts.MOST_PANELS,
         "causes": cause_tables(figures["causes"], key),
         "no_causes": no_causes(run, figures),
         "causes_note": visible(summary.get("causes_note", "")) if figures["causes"] else "",
@@ -198,7 +200,11 @@ def forgetting(run: Run) -> dict[str, Any]:
     """Of the summary's ``forgetting``: transfer, segments at the end, forgetting events."""
     told = run.summary.get("forgetting") or {}
     return {
-        "transfer": told.get("transfer", []),
+        "transfer": [
+            one
+            for one in told.get("transfer", [])
+            if one["backward"] is not None or one["forward"] is not None
+        ],
         "segments": [one for one in told.get("segments", []) if one["point"] == run.end],
         "events": told.get("forgetting_events", []),
     }

@@ -243,7 +243,7 @@ All of it is shown through textContent: no text is ever read as HTML. */
   function item(row) {
     const last = lastPoint(row);
     const cause = causeOf(row);
-    const tag = make("span", { className: "tag" }, make("span", { className: `swatch ${row.f || ""}` }), make("i", { textContent: data.fates[row.f] || "no verdict at the end" }));
+    const tag = make("span", { className: "tag" }, make("span", { className: `swatch ${row.f || ""}` }), make("i", { textContent: data.fates[row.f] }));
     const button = make(
       "button",
       { type: "button", "aria-expanded": "false" },
