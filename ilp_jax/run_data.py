@@ -9,7 +9,7 @@ from typing import Any
 from ilp_jax import progress
 from ilp_jax.data import made_options
 from ilp_jax.data.stages import tokens_of
-from ilp_jax.data.tables import read_examples, write_examples, write_plan
+from ilp_jax.data.tables import examples_changes, read_examples, write_examples, write_plan
 from ilp_jax.detect import base_answers
 from ilp_jax.errors import UserError
 from ilp_jax.mesh import processes
@@ -17,6 +17,9 @@ from ilp_jax.stats.truth import write_truth
 from ilp_jax.workspace import Workspace
 from ilp_jax.world import real
 from ilp_jax.world.study import truth
+
+PLAN = "plan.parquet"
+"""Written last of the data's tables."""
 
 
 def write_data(ws: Workspace) -> Workspace:
@@ -33,7 +36,7 @@ def write_data(ws: Workspace) -> Workspace:
       RunFailure: the disk is full.
     """
     path, built = ws.workdir / "examples.parquet", ws.data
-    if (ws.workdir / "plan.parquet").exists():
+    if (ws.workdir / PLAN).exists():
         written = read_examples(path)
     else:
         if ws.config.world.family:
@@ -42,7 +45,7 @@ def write_data(ws: Workspace) -> Workspace:
             write_truth(ws.workdir, real.truth(ws.config, ws.tokenizer))
         write_examples(path, built)
         order_known = not ws.config.model.tuned
-        write_plan(ws.workdir / "plan.parquet", built, ws.config.seed, order_known)
+        write_plan(ws.workdir / PLAN, built, ws.config.seed, order_known)
         written = built.examples
     if made_options.exists(ws.workdir):
         tokenise = functools.partial(tokens_of, ws.config, ws.tokenizer)
@@ -55,7 +58,8 @@ def write_data(ws: Workspace) -> Workspace:
         return ws
     raise UserError(
         ws.workdir,
-        "its data is no longer what the run began with",
+        "its data is no longer what the run began with "
+        f"({examples_changes(written, ws.data.examples)})",
         "put the data files back, or give another --workdir",
     )
 

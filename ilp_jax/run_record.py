@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -68,8 +69,9 @@ def open_run(
       write: whether this process writes (one host does); the others only check.
 
     Returns:
-      The record: ``config``, ``config_hash``, ``versions``, ``git_commit``, ``device``,
-      ``seeds``, ``weights_hash``, ``seconds`` and ``finished`` by phase.
+      The record: ``config``, ``config_hash``, ``versions``, ``git_commit`` and ``device`` as
+      the run began, ``seeds``, ``weights_hash``, and by phase ``seconds``, ``finished`` and
+      ``history`` (see ``begin_phase``).
 
     Raises:
       UserError: the folder holds a run of another config or other weights, or its
@@ -81,20 +83,21 @@ def open_run(
         "schema_version": parquet.SCHEMA_VERSION,
         "config": config,
         "config_hash": config_hash or hash_config(config, ignore),
-        "versions": versions(),
-        "git_commit": git_commit(),
+        **_here(),
         "device": device,
         "seeds": dict(seeds or {}),
         "weights_hash": weights_hash,
         "seconds": {},
         "finished": {},
+        "history": {},
     }
     if path.exists():
         before = _read(workdir)
         _check_same(path, before, record, ignore)
-        _warn_of_changes(before, record)
-        record |= {k: v for k, v in before.items() if k not in record}
-        record |= {k: before.get(k) or v for k, v in record.items() if v in (None, {})}
+        renewed = ("schema_version", "config")
+        if not before["finished"] and not before["history"]:  # nothing is computed yet
+            renewed += ("versions", "git_commit", "device")
+        record |= {k: v for k, v in before.items() if k not in renewed and v not in (None, {})}
     if write:
         files.write_json(path, record)
     return record
@@ -129,6 +132,67 @@ def finish_phase(workdir: epath.PathLike, phase: str, seconds: float, identity: 
     files.write_json(files.as_path(workdir) / FILE, record)
 
 
+def begin_phase(
+    workdir: epath.PathLike, phase: str, device: str | None = None, anew: bool = False
+) -> None:
+    """Records what a phase, or the rest of it, is computed under; warns where that has changed.
+
+    ``history`` has a list for each phase, an entry for each change on the way: what is another
+    than as the run began, empty where nothing is.
+
+    Args:
+      workdir: the run's folder.
+      phase: the phase's name.
+      device: the accelerator, in words; None where none is used.
+      anew: whether nothing of an earlier attempt is kept.
+    """
+    record = _read(workdir)
+    began, now = _conditions(record), _conditions({"device": device, **_here()})
+    changed = {k: v for k, v in now.items() if v is not None and began.get(k) not in (None, v)}
+    parts = [] if anew else record["history"].get(phase, [])
+    if parts[-1:] != [changed]:
+        parts = [*parts, changed]
+    put(workdir, {"history": record["history"] | {phase: parts}})
+    if changed:
+        log.warning(
+            "%s is not computed under what the run began with, so numbers may differ: %s",
+            phase,
+            _in_words(began, changed),
+        )
+
+
+def computed_under(workdir: epath.PathLike) -> list[str]:
+    """Where parts of a run were computed under other versions, a sentence that says so.
+
+    Args:
+      workdir: the run's folder.
+    """
+    record = _read(workdir)
+    began, phases = _conditions(record), {}
+    for phase, parts in record["history"].items():
+        for changed in filter(None, parts):
+            part = f"{phase} (in part)" if len(parts) > 1 else phase
+            phases.setdefault(_in_words(began, changed), []).append(part)
+    if not phases:
+        return []
+    return [
+        "Not all of this run was computed under the versions, device and commit that it began "
+        "with, so numbers may differ between its parts. "
+        + "; ".join(f"{', '.join(names)}: {words}" for words, names in phases.items())
+        + "."
+    ]
+
+
+def put(workdir: epath.PathLike, fields: Mapping[str, Any]) -> None:
+    """Sets fields of the record.
+
+    Args:
+      workdir: the run's folder.
+      fields: names and plain JSON values.
+    """
+    files.write_json(files.as_path(workdir) / FILE, _read(workdir) | dict(fields))
+
+
 def describe(workdir: epath.PathLike, weights_hash: str, about: Mapping[str, Any]) -> None:
     """Records which weights a run began from, and what its results should say of it.
 
@@ -148,8 +212,7 @@ def describe(workdir: epath.PathLike, weights_hash: str, about: Mapping[str, Any
             "holds a run that began from other weights",
             f"put those weights back, give another --workdir, or delete {workdir}",
         )
-    record |= {"weights_hash": weights_hash, "about": dict(about)}
-    files.write_json(files.as_path(workdir) / FILE, record)
+    put(workdir, {"weights_hash": weights_hash, "about": dict(about)})
 
 
 def forget_phase(workdir: epath.PathLike, *phases: str) -> None:
@@ -230,6 +293,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+@functools.cache  # the code that runs is that of the process's start
 def git_commit() -> str | None:
     """Commit of the checkout that this package lies in, ``-dirty`` if it was changed.
 
@@ -264,7 +328,21 @@ def _read(workdir: epath.PathLike) -> dict[str, Any]:
     record = files.read_json(path)
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
         raise UserError(path, "is not a run's record", "delete the folder or use another --workdir")
-    return {"seconds": {}, "finished": {}, **record}
+    return record | {name: record.get(name, {}) for name in ("seconds", "finished", "history")}
+
+
+def _here() -> dict[str, Any]:
+    return {"versions": versions(), "git_commit": git_commit()}
+
+
+def _conditions(record: Mapping[str, Any]) -> dict[str, str | None]:
+    """What a part of a run is computed under, by name."""
+    named = {"device": record.get("device"), "commit": record.get("git_commit")}
+    return named | (record.get("versions") or {})
+
+
+def _in_words(began: Mapping[str, Any], changed: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {began[name]} -> {now}" for name, now in changed.items())
 
 
 def _check_same(
@@ -284,17 +362,6 @@ def _check_same(
     if None not in (weights := (before.get("weights_hash"), now["weights_hash"])):
         if weights[0] != weights[1]:
             raise UserError(path.parent, "holds a run that began from other weights", mend)
-
-
-def _warn_of_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
-    old = {"device": before.get("device"), **(before.get("versions") or {})}
-    new = {"device": now["device"], **now["versions"]}
-    changed = [f"{k} {old[k]} -> {new[k]}" for k in old if new.get(k) not in (None, old[k])]
-    if changed:
-        log.warning(
-            "this run goes on under other versions, so numbers may differ in the last digits: %s",
-            ", ".join(changed),
-        )
 
 
 def _leaves(config: Mapping[str, Any], front: str = "") -> dict[str, Any]:

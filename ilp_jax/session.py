@@ -11,12 +11,12 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from ilp_jax import files, run_record, tuned
+from ilp_jax import files, identity, run_record, tuned
 from ilp_jax.config import config_hash, to_dict
 from ilp_jax.errors import UserError
 from ilp_jax.mesh import processes
 from ilp_jax.notes import about_stages, notes
-from ilp_jax.run_data import make_options, write_data
+from ilp_jax.run_data import PLAN, make_options, write_data
 from ilp_jax.stats import replay as replayed
 from ilp_jax.stats.projections import PROJECTIONS
 from ilp_jax.stats.reader import INFERENCE
@@ -34,22 +34,49 @@ class Session:
       config: the resolved config.
       workdir: the run's folder.
       params: parameters that the phase before left on the device, None if it left none.
+      holds: whether the folder is locked, so that its record may be written.
     """
 
     config: ConfigDict
     workdir: epath.Path
     params: Any = None
+    holds: bool = False
     _workspace: Workspace | None = None
 
     @property
     def workspace(self) -> Workspace:
-        """Config, data, tokenizer and programs; the data's tables are written with it."""
+        """Config, data, tokenizer and programs; the data's tables are written with it.
+
+        Raises:
+          UserError: the run goes on, and something is not what it began from.
+        """
         if self._workspace is None:
             opened = tuned.open_pair if self.config.model.tuned else open_workspace
             config = processes.first_then_rest(lambda: located(self.config))
             ws = opened(config, self.workdir)
-            self._workspace = processes.first_then_rest(lambda: write_data(ws))
+            # Before the tables are written: with them the run has begun.
+            if not (has_begun := processes.on_first((self.workdir / PLAN).exists)):
+                identity.hold(ws, has_begun, self.holds)
+            written = processes.first_then_rest(lambda: write_data(ws))
+            if has_begun:
+                identity.hold(ws, has_begun, self.holds)
+            self._workspace = written
         return self._workspace
+
+    def begin(self, phase: str, alone: bool = False) -> None:
+        """Records what a phase is computed under; see ``run_record.begin_phase``.
+
+        Args:
+          phase: its name.
+          alone: whether it reads and writes files alone, all of them anew.
+
+        Raises:
+          UserError: see ``workspace``, which is needed where it is not alone.
+        """
+        if not alone:
+            _ = self.workspace
+        device = None if alone else device_in_words()
+        processes.on_first(run_record.begin_phase, self.workdir, phase, device, alone)
 
     def make_options(self, params: Any) -> None:
         """Draws the base model's own wrong answers as options, where a stage asks for them.
@@ -95,7 +122,9 @@ class Session:
         Adapters, where the run has them, are not among them.
         """
         ws = self.workspace
-        return load_weights(ws.config.model.path, ws.layout).params
+        loaded = load_weights(ws.config.model.path, ws.layout)
+        identity.require_weights(self.workdir, loaded.weights_hash)
+        return loaded.params
 
     def restore_final(self) -> Any:
         """The parameters after the last update, from its checkpoint (and the base, if adapted).
@@ -122,6 +151,11 @@ class Session:
 
     def _notes(self) -> list[str]:
         return notes(self.workspace.data, self.workspace.decoder.lora)
+
+
+def device_in_words() -> str:
+    """How many devices of which kind the run has, over all its processes."""
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def _odd(values: list[str]) -> int:
@@ -154,7 +188,7 @@ def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
             workdir,
             to_dict(config),
             config_hash=hashed,
-            device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            device=device_in_words(),
             seeds={"data": config.seed},
             ignore=("diagnose", "influence", "mesh", "mitigate", "replay", "report"),
         )
@@ -175,4 +209,4 @@ def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
                 f"is not seen by process {seen.index(False)}: it is on another machine's disk",
                 "give a --workdir that all processes share, such as gs://BUCKET/RUN",
             )
-        yield Session(config, workdir)
+        yield Session(config, workdir, holds=True)

@@ -10,6 +10,7 @@ here can be called from a notebook.
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from ilp_jax import files, progress, run_record, tuned
 from ilp_jax.analysis import diagnose as analysis
@@ -151,7 +153,9 @@ def replay(config: ConfigDict, workdir: epath.PathLike, limit: int | None = None
     # Before the config is written: one that is refused must not become the run's.
     ready_to_replay(config, workdir)
     with open_session(config, workdir) as session:
-        return replay_pass(session.workspace, session.restore_final, limit)
+        load = _beginning("replay", session, session.restore_final)
+        told = replay_pass(session.workspace, load, limit)
+    return Group(told, *map(Text, run_record.computed_under(workdir)))
 
 
 def influence(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
@@ -174,7 +178,9 @@ def influence(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
     # Before the config is written: one that is refused must not become the run's.
     ready_to_influence(config, workdir)
     with open_session(config, workdir) as session:
-        return influence_pass(session.workspace, session.load_base, session.restore_final)
+        load = _beginning("influence", session, session.load_base)
+        told = influence_pass(session.workspace, load, session.restore_final)
+    return Group(told, *map(Text, run_record.computed_under(workdir)))
 
 
 def mitigate(
@@ -208,8 +214,10 @@ def mitigate(
         context = experiment.context_of(session)
         arms = experiment.make_arms(session, context)
         ws = session.workspace
-        experiment.ask_run(session)
         known = [identity(arm, ws) for arm in arms]
+        if not all(map(functools.partial(is_trained, ws), arms, known)):
+            session.begin("mitigate")
+        experiment.ask_run(session)
         words = ["mitigate", "--workdir", str(workdir), "--train-only"]
         workers.work(
             workdir / FOLDER,
@@ -221,9 +229,10 @@ def mitigate(
         experiment.collect(session, arms)
         found = remedies.compare([remedies.load(workdir)])
         summary = files.read_json(workdir / analysis.SUMMARY)
-        files.write_json(workdir / analysis.SUMMARY, summary | {remedies.KEY: found})
+        under = {table.UNDER: run_record.computed_under(workdir)}
+        files.write_json(workdir / analysis.SUMMARY, summary | {remedies.KEY: found} | under)
         experiment.put_actions(session, context, found["diagonal"])
-    return Group(*remedies.tables.render(found))
+    return Group(*remedies.tables.render(found), *map(Text, under[table.UNDER]))
 
 
 def apply(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> str:
@@ -270,6 +279,7 @@ def _run_phases(
             if not processes.on_first(_is_due, config, workdir, phase, possible):
                 continue
             start = time.monotonic()
+            session.begin(phase, phase in _ALONE)
             if phase in _ALONE:
                 processes.on_first(_PHASE[phase], session)
             else:
@@ -290,6 +300,16 @@ def _is_due(config: ConfigDict, workdir: epath.Path, phase: str, phases: tuple[s
 
 def _finish(config: ConfigDict, workdir: epath.Path, phase: str, seconds: float) -> None:
     run_record.finish_phase(workdir, phase, seconds, _identity(config, workdir, phase))
+
+
+def _beginning(phase: str, session: Session, load: Callable[[], Any]) -> Callable[[], Any]:
+    """Parameters for what is no phase of a run: it begins where they are asked for."""
+
+    def begun() -> Any:
+        session.begin(phase)
+        return load()
+
+    return begun
 
 
 def _phases_of(config: ConfigDict, wanted: tuple[str, ...]) -> tuple[str, ...]:
@@ -393,7 +413,7 @@ def _detect(session: Session) -> None:
 
 def _diagnose(session: Session) -> None:
     record = files.read_json(session.workdir / run_record.FILE)
-    about = record["about"]
+    about = record["about"] | {table.UNDER: run_record.computed_under(session.workdir)}
     analysis.diagnose(session.workdir, record["config"], about)
 
 

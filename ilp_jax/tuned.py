@@ -162,7 +162,10 @@ def _ask(ws: Workspace, path: str, point: Point) -> None:
             decoder, ws.optimizer, ws.config.train.loss_normalization, ws.layout
         )
     one = dataclasses.replace(ws, decoder=decoder, programs=programs)
-    ask_point(one, load_weights(path, ws.layout).params, point)
+    loaded = load_weights(path, ws.layout)
+    if loaded.weights_hash != point.weights_hash:
+        raise UserError(path, "its weights changed just now", "put them back, and repeat")
+    ask_point(one, loaded.params, point)
 
 
 def _check_same_tokens(

@@ -18,6 +18,10 @@ QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 if not os.environ.get("ILP_DEVICE"):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
+# Runs tell of a commit that changed on the way: none is known here, so that files may be edited
+# while tests run.
+os.environ["GIT_DIR"] = os.devnull
+
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")

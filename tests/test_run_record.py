@@ -8,7 +8,15 @@ import pytest
 
 from ilp_jax import run_record
 from ilp_jax.errors import UserError
-from ilp_jax.run_record import finish_phase, forget_phase, is_finished, locked, open_run
+from ilp_jax.run_record import (
+    begin_phase,
+    computed_under,
+    finish_phase,
+    forget_phase,
+    is_finished,
+    locked,
+    open_run,
+)
 
 CONFIG = {"seed": 0, "train": {"batch_size": 8, "rates": [1e-3, 1e-4]}, "stages": {}}
 
@@ -86,8 +94,46 @@ def test_changed_versions_are_said(tmp_path, caplog, monkeypatch):
     now = run_record.versions()
     monkeypatch.setattr(run_record, "versions", lambda: {**now, "jax": "99.0"})
     with caplog.at_level("WARNING"):
-        open_run(tmp_path, CONFIG)
-    assert "-> 99.0" in caplog.text
+        begin_phase(tmp_path, "train", "cpu")
+    assert f"jax {now['jax']} -> 99.0" in caplog.text
+
+
+def test_what_parts_were_computed_under_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_record, "git_commit", lambda: "0a1b")
+    open_run(tmp_path, CONFIG, device="1 x cpu")
+    then = run_record.versions()
+    for phase in ("probe", "train"):
+        begin_phase(tmp_path, phase, "1 x cpu")
+    assert computed_under(tmp_path) == []
+    now = {**then, "jax": "99.0"}
+    monkeypatch.setattr(run_record, "versions", lambda: now)
+    monkeypatch.setattr(run_record, "git_commit", lambda: "0a1b-dirty")
+    for _ in range(2):  # killed and gone on with under the same adds nothing
+        open_run(tmp_path, CONFIG, device="2 x tpu")
+        begin_phase(tmp_path, "train", "2 x tpu")
+    begin_phase(tmp_path, "diagnose", anew=True)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["device"], record["versions"]) == ("1 x cpu", then)
+    changed = {"commit": "0a1b-dirty", "jax": "99.0"}
+    assert record["history"] == {
+        "probe": [{}],
+        "train": [{}, {"device": "2 x tpu"} | changed],
+        "diagnose": [changed],
+    }
+    (told,) = computed_under(tmp_path)
+    both = f"commit 0a1b -> 0a1b-dirty, jax {then['jax']} -> 99.0"
+    assert f"train (in part): device 1 x cpu -> 2 x tpu, {both}; diagnose: {both}." in told
+    monkeypatch.setattr(run_record, "versions", lambda: then)
+    monkeypatch.setattr(run_record, "git_commit", lambda: "0a1b")
+    begin_phase(tmp_path, "diagnose", anew=True)
+    assert "diagnose" not in computed_under(tmp_path)[0]
+
+
+def test_a_run_of_which_nothing_is_computed_begins_where_it_is(tmp_path):
+    open_run(tmp_path, CONFIG, device="1 x cpu")
+    assert open_run(tmp_path, CONFIG, device="8 x tpu")["device"] == "8 x tpu"
+    begin_phase(tmp_path, "probe", "8 x tpu")
+    assert open_run(tmp_path, CONFIG, device="1 x cpu")["device"] == "8 x tpu"
 
 
 def test_hash_does_not_depend_on_order():

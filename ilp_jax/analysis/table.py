@@ -21,6 +21,8 @@ DETECTORS = {
     "sampled": "the answers drawn",
     "choice": "choice",
 }
+UNDER = "computed_under"
+"""In the summary: see ``run_record.computed_under``."""
 
 Line = tuple[int | None, str | None]
 """Stage and source of a table's line; None stands for all."""
@@ -182,7 +184,7 @@ def _notes(summary: dict[str, Any]) -> list[Text]:
         if stage.get("dropped")
     ]
     lines += detection_table.notes(summary)
-    lines += summary.get("notes", [])
+    lines += [*summary.get("notes", []), *summary.get(UNDER, [])]
     return [Text(line) for line in lines]
 
 

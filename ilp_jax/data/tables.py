@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,7 @@ EXAMPLES_SCHEMA = pa.schema(
     ]
 )
 
+_SHOWN = 3  # differing rows named in an error
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -143,6 +145,70 @@ def write_plan(path, study_data: StudyData, seed: int, order_known: bool = True)
         )
     table = pa.concat_tables(tables) if tables else PLAN_SCHEMA.empty_table()
     parquet.write(path, table, {"file": "plan", "seed": str(seed)})
+
+
+def plan_changes(path, study_data: StudyData) -> str:
+    """Which rows' places in the stages are no longer those of a file.
+
+    Args:
+      path: file written by ``write_plan``; it may be missing.
+      study_data: the study as it is now.
+
+    Returns:
+      The first of them, and how many more; empty where there are none.
+    """
+    if not path.exists():
+        return ""
+    table = parquet.read_arrow(path).to_pylist()
+    was = {(row["stage"], row["example_id"]): row["copies"] for row in table}
+    now = {
+        (stage.index, one): copies
+        for stage in study_data.stages
+        for one, copies in zip(
+            study_data.example_ids[stage.rows].tolist(), stage.copies_N.tolist(), strict=True
+        )
+    }
+    names = {one.example_id: _name(one) for one in study_data.examples}
+    told = [
+        f"row {names.get(one, one)} of stage {stage}: "
+        f"copies {was.get((stage, one), 0)}, now {now.get((stage, one), 0)}"
+        for stage, one in sorted({*was, *now})
+        if was.get((stage, one)) != now.get((stage, one))
+    ]
+    return _shortened(told)
+
+
+def examples_changes(was: Sequence[Example], now: Sequence[Example]) -> str:
+    """Which examples are no longer what they were: the first of them, and how many more.
+
+    Args:
+      was: the examples of ``examples.parquet``.
+      now: those of the study.
+    """
+    before, after = ({one.example_id: one for one in examples} for examples in (was, now))
+    told = [f"{_name(one)} is gone" for key, one in before.items() if key not in after]
+    told += [f"{_name(one)} is new" for key, one in after.items() if key not in before]
+    told += [
+        f"{_name(one)} has another {_differing(before[key], one)}"
+        for key, one in after.items()
+        if key in before and before[key] != one
+    ]
+    return _shortened(told) or "in another order"
+
+
+def _shortened(told: Sequence[str]) -> str:
+    """The first of some phrases, and how many more there are."""
+    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    return "; ".join(told[:_SHOWN]) + more
+
+
+def _name(example: Example) -> str:
+    return f"{example.source}:{example.source_key}"
+
+
+def _differing(one: Example, other: Example) -> str:
+    fields = (field.name for field in dataclasses.fields(Example))
+    return next(name for name in fields if getattr(one, name) != getattr(other, name))
 
 
 def _json(value) -> str:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
 from ilp_jax import files, run_record
+from ilp_jax import identity as rests_on
 from ilp_jax.config import to_dict
 from ilp_jax.data.batches import probe_batches
 from ilp_jax.data.study import StudyData
@@ -22,6 +22,8 @@ from ilp_jax.mesh.rows import fetch_own
 from ilp_jax.mitigate import progressive, resample
 from ilp_jax.mitigate.arm_data import arm_config, arm_data, originals
 from ilp_jax.mitigate.arms import PROGRESSIVE, SHAM, WEIGHTED, Arm
+from ilp_jax.run_data import PLAN
+from ilp_jax.session import device_in_words
 from ilp_jax.train import loop
 from ilp_jax.train.schedule import total_steps
 from ilp_jax.train.step import in_microbatches
@@ -111,21 +113,23 @@ def train_arm(
             folder,
             to_dict(config),
             config_hash=hashed,
-            device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            device=device_in_words(),
             seeds={"data": arm.seed},
             weights_hash=weights_hash,
         )
+        rests_on.hold(own, (folder / PLAN).exists())
+        run_record.begin_phase(folder, "train", device_in_words())
         write_examples(folder / "examples.parquet", data)
-        write_plan(folder / "plan.parquet", data, config.seed)
+        write_plan(folder / PLAN, data, config.seed)
         if arm.name == resample.NAME:
             fill = sorted(arm.fill)
             own, params = resample.train(own, arm, ws.data, fill, load_base)
             data = own.data
-            write_plan(folder / "plan.parquet", data, config.seed)
+            write_plan(folder / PLAN, data, config.seed)
         elif arm.name == PROGRESSIVE:
             own, params = progressive.train(own, load_base)
             data = own.data
-            write_plan(folder / "plan.parquet", data, config.seed)
+            write_plan(folder / PLAN, data, config.seed)
         else:
             params = loop.train(own, load_base)
         run_record.finish_phase(folder, "train", time.monotonic() - start)

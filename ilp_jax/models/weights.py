@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 from collections.abc import Iterable
@@ -154,8 +155,18 @@ def _of_gguf(place: Path, reader: Any) -> str:
 
 
 def _hash(files: Iterable[Path]) -> str:
+    named = [(file, file.stat()) for file in sorted(files, key=lambda f: f.name)]
+    return _hash_of(
+        tuple((file, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for file, s in named)
+    )
+
+
+# A process that checks weights before it loads them, or loads them for one arm after another,
+# reads them for this once: whatever writes to a file changes its ctime.
+@functools.lru_cache(maxsize=8)
+def _hash_of(files: tuple[tuple[Path, int, int, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(files, key=lambda f: f.name):
+    for file, *_ in files:
         with open(file, "rb") as stream:
             while block := stream.read(1 << 24):
                 digest.update(block)
