@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ilp_jax.analysis.figures import chance_below, mean_of, share_of
-from ilp_jax.analysis.unlearned import meta
+from ilp_jax.analysis.unlearned import mark
 
 GIVEN = "given"
 """Options that the data set brought along."""
@@ -148,7 +148,7 @@ def guesser(n_options: pl.Series, n_runs: pl.Series, threshold: float) -> float:
 
 def made_by() -> pl.Expr:
     """How the options of ``examples.parquet`` came about: ``given``, or how they were made."""
-    return meta("distractors").fill_null(GIVEN).alias("made_by")
+    return mark("distractors").fill_null(GIVEN).alias("made_by")
 
 
 def probability(logprobs: pl.Series, index: pl.Series, temperature: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ DEFAULT = "default"
 """The share's default detector: ``rouge_l`` for summaries, else ``exact_match`` where it
 applies, else ``choice``."""
 SUMMARY_TASK = "summary"
-"""``meta['task']`` of rows that are judged by ROUGE-L (a stage's field ``task``)."""
+"""``marks['task']`` of rows that are judged by ROUGE-L (a stage's field ``task``)."""
 
 
 def unlearned(
@@ -133,7 +133,7 @@ def rouge_scores(inference: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFram
       teacher forcing), where the response has no words, and for conversations of several
       replies, whose answers are no one text.
     """
-    marked = examples.filter(meta("task") == SUMMARY_TASK).select(
+    marked = examples.filter(mark("task") == SUMMARY_TASK).select(
         "example_id", "response", one_reply().alias("one_reply")
     )
     drawn = inference.filter(pl.col("mode") == "sample", pl.col("seed").is_not_null())
@@ -153,9 +153,9 @@ def rouge_scores(inference: pl.DataFrame, examples: pl.DataFrame) -> pl.DataFram
     return rows.select("example_id", "point").with_columns(pl.Series("rouge_l", scores, pl.Float64))
 
 
-def meta(key: str) -> pl.Expr:
-    """A value of the column ``meta`` of ``examples.parquet``; null where the key is absent."""
-    return pl.col("meta").str.json_path_match(f"$.{key}")
+def mark(key: str) -> pl.Expr:
+    """A value of the column ``marks`` of ``examples.parquet``; null where the key is absent."""
+    return pl.col("marks").str.json_path_match(f"$.{key}")
 
 
 def one_reply() -> pl.Expr:

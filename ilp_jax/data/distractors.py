@@ -22,8 +22,8 @@ from ilp_jax.data.order import keyed_order, score
 from ilp_jax.data.study import StudyData
 from ilp_jax.detect.normalise import normalise
 
-META = "distractors"
-"""Key of ``Example.meta`` that says where made options come from."""
+MARK = "distractors"
+"""Key of ``Example.marks`` that says where made options come from."""
 
 SIMILAR, BASE, BOTH = "similar_questions", "base_answers", "both"
 """Where distractors come from: ``config.stages.NAME.distractors``."""
@@ -65,23 +65,18 @@ class Answered:
 
 
 def answered(example: Example, n_tokens: int) -> Answered:
-    """What is needed of an example here; ``meta['aliases']`` is a JSON list of right answers.
+    """What is needed of an example here; ``marks['aliases']`` is a JSON list of right answers.
 
     Args:
       example: the example.
       n_tokens: tokens of its response, end token left out.
     """
-    try:
-        aliases = json.loads(example.meta.get("aliases", "[]"))
-    except ValueError:
-        aliases = []
-    aliases = aliases if isinstance(aliases, list) else []
     return Answered(
         example.example_id,
         example.prompt,
         example.response,
         n_tokens,
-        tuple(one for one in aliases if isinstance(one, str)),
+        tuple(json.loads(example.marks.get("aliases", "[]"))),
     )
 
 
@@ -140,7 +135,7 @@ def with_options(example: Example, wrong: Sequence[str], seed: int, kind: str) -
       example: the example.
       wrong: distractors, none of them the response.
       seed: the run's seed.
-      kind: where the distractors come from, for ``meta``.
+      kind: where the distractors come from, for ``marks``.
     """
     order = sorted(
         (example.response, *wrong),
@@ -150,7 +145,7 @@ def with_options(example: Example, wrong: Sequence[str], seed: int, kind: str) -
         example,
         options=tuple(order),
         answer_index=order.index(example.response),
-        meta={**example.meta, META: kind},
+        marks={**example.marks, MARK: kind},
     )
 
 
@@ -168,7 +163,7 @@ def counts(data: StudyData) -> dict[str, tuple[int, int]]:
     for stage in data.stages:
         if stage.config.get("n_distractors", 0):
             rows = [data.examples[i] for i in (*stage.rows, *stage.held_out)]
-            made = sum(META in example.meta for example in rows)
+            made = sum(MARK in example.marks for example in rows)
             found[stage.name] = made, sum(not example.options for example in rows)
     return found
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 ROLES = ("train", "distractor_of", "paraphrase", "prerequisite", "held_out", "document")
+MARKS = ("aliases", "distractors", "planted", "task")
+"""Names of ``Example.marks``: other right answers (a JSON list), where made options come from,
+what a planted row is, and the stage's task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Example:
       options: the answers to choose from, the response among them; or empty.
       answer_index: the response's index in ``options``; None without options.
       knowledge: passages that hold what the response rests on.
-      meta: everything else known of the row, as strings.
+      meta: the source's other columns, under their own names, as strings; nothing reads them.
+      marks: what this package notes of the row, by names of ``MARKS``; no file fills them.
       chat: what a chat template is given beside the turns: ``tools``, ``documents``,
         ``chat_template_kwargs``, and ``reply``, the turn whose text the response is, where it
         has other keys than ``role`` and ``content``.
@@ -48,6 +52,7 @@ class Example:
     answer_index: int | None = None
     knowledge: tuple[str, ...] = ()
     meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    marks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     chat: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     place: str = dataclasses.field(default="", compare=False)
@@ -58,6 +63,8 @@ class Example:
         return self.place or f"{self.source}:{self.source_key}"
 
     def __post_init__(self):
+        if not self.marks.keys() <= set(MARKS):
+            raise ValueError(f"marks={dict(self.marks)!r} are not of {MARKS}")
         if self.role not in ROLES:
             raise ValueError(f"role={self.role!r} is not one of {ROLES}")
         if not 0 <= self.example_id < 2**63:

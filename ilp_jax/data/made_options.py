@@ -13,7 +13,7 @@ import pyarrow as pa
 from etils import epath
 
 from ilp_jax import files, parquet
-from ilp_jax.data.distractors import META
+from ilp_jax.data.distractors import MARK
 from ilp_jax.data.examples import Example
 from ilp_jax.data.study import StudyData
 from ilp_jax.data.tokens import TokenRow
@@ -34,13 +34,13 @@ def write(workdir: epath.PathLike, made: Sequence[Example]) -> None:
 
     Args:
       workdir: the run's folder.
-      made: examples whose options were made; ``meta`` says where they come from.
+      made: examples whose options were made; ``marks`` say where they come from.
     """
     rows = [
         {
             "example_id": example.example_id,
             "options": list(example.options),
-            "distractors": example.meta[META],
+            "distractors": example.marks[MARK],
         }
         for example in made
     ]
@@ -81,7 +81,7 @@ def apply(
                 example,
                 options=tuple(row["options"]),
                 answer_index=row["options"].index(example.response),
-                meta={**example.meta, META: row["distractors"]},
+                marks={**example.marks, MARK: row["distractors"]},
             )
     tokens = list(data.tokens)
     for place, row in zip(places, tokenise([examples[i] for i in places]), strict=True):

@@ -88,7 +88,7 @@ def load(source: str, root: str | Path | None = None) -> tuple[Example, ...]:
     Returns:
       Examples, key = the document's own id or index (SciQ, MMLU and Natural Questions have
       none: the row's number). Free-form sources have no options; further accepted answers
-      stand in ``meta['aliases']`` as a JSON list.
+      stand in ``marks['aliases']`` as a JSON list.
 
     Raises:
       UserError: unknown source, or the package or its file is missing.
@@ -160,4 +160,5 @@ def _example(source: str, file: _File, row: rows.Row) -> Example | None:
         answer_index=None if file.free_form else row.gold,
         knowledge=tuple(passage.strip() for passage in row.knowledge if passage.strip()),
         meta={"split": file.split, **row.meta},
+        marks=row.marks,
     )

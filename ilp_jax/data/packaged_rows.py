@@ -24,6 +24,7 @@ class Row:
       gold: index of the right option.
       knowledge: passages that hold the answer; empty texts among them do not count.
       meta: what else is known.
+      marks: other accepted answers, as ``Example.marks`` has them.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Row:
     gold: int = 0
     knowledge: tuple[str, ...] = ()
     meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    marks: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def choice(document: dict, key: str) -> Row:
@@ -81,7 +83,7 @@ def trivia_qa(document: dict, key: str) -> Row:
         key=document["question_id"],
         prompt=_prompt(document["question"]),
         options=(answer["value"],),
-        meta=_aliases([answer["value"], *answer["aliases"]]),
+        marks=_aliases([answer["value"], *answer["aliases"]]),
     )
 
 
@@ -91,7 +93,7 @@ def nq_open(document: dict, key: str) -> Row:
         key=key,
         prompt=_prompt(document["question"]),
         options=document["answer"][:1],
-        meta=_aliases(document["answer"]),
+        marks=_aliases(document["answer"]),
     )
 
 
@@ -102,7 +104,8 @@ def coqa(document: dict, key: str) -> Row:
         prompt=document["query"],
         options=document["choices"],
         knowledge=(document["story"],),
-        meta={"domain": document["source"], **_aliases(document["answers"])},
+        meta={"domain": document["source"]},
+        marks=_aliases(document["answers"]),
     )
 
 
@@ -115,7 +118,8 @@ def squad(document: dict, key: str) -> Row:
         prompt=f"Passage: {passage}{_QUESTION}{question}",
         options=document["choices"],
         knowledge=(passage,),
-        meta={"title": document["title"], **_aliases(document["answers_text"])},
+        meta={"title": document["title"]},
+        marks=_aliases(document["answers_text"]),
     )
 
 

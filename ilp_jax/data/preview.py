@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Group
 from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
 from ilp_jax.data.distractors import counts
 from ilp_jax.data.own_text import told
-from ilp_jax.data.study import StudyData
+from ilp_jax.data.study import Stage, StudyData
 
 TRAINED, CONTEXT = "bold black on green", "dim"
+_COLUMNS, _NAME = 12, 40  # names told, and characters of each: a line or two of a terminal
 _LEGEND = "Trained tokens stand in [brackets]; the others are context only."
 
 
@@ -41,8 +44,8 @@ def _example(data: StudyData, index: int, tokenizer: PreTrainedTokenizerFast) ->
     example, row = data.examples[index], data.tokens[index]
     text = Text(f"\n{_shown(example.source)}:{_shown(example.source_key)} ")
     text.append(f"({row.n_tokens - row.n_targets} + {row.n_targets} tokens)")
-    if "planted" in example.meta:
-        text.append(f" {_shown(example.meta['planted'])}", style="yellow")
+    if "planted" in example.marks:
+        text.append(f" {_shown(example.marks['planted'])}", style="yellow")
     if row.truncated:
         text.append(" truncated", style="red")
     text.append("\n")
@@ -64,7 +67,7 @@ def _counts(data: StudyData) -> Text:
     for stage in data.stages:
         # These two look like examples that the model fails to learn: always shown.
         left_out = {"truncated": 0, "no_target": 0, **data.dropped.get(stage.name, {})}
-        planted = sum("planted" in data.examples[i].meta for i in stage.rows)
+        planted = sum("planted" in data.examples[i].marks for i in stage.rows)
         text.append(
             f"  {stage.index} {_shown(stage.name)}: {len(stage.rows)} trained "
             f"({planted} of them planted), {len(stage.held_out)} held out; left out: "
@@ -76,7 +79,21 @@ def _counts(data: StudyData) -> Text:
             made, without = distractors[stage.name]
             line = f"    options made for {made} rows; {without} rows without options\n"
             text.append(line, style="not bold")
+        text.append(_unused(data, stage), style="not bold")
     return text
+
+
+def _unused(data: StudyData, stage: Stage) -> str:
+    """The columns of a stage's rows that nothing reads, each with its number of rows."""
+    rows = (*stage.rows, *stage.held_out)
+    found = Counter(name for i in rows for name in data.examples[i].meta).most_common()
+    if not found:
+        return ""
+    more = f" and {len(found) - _COLUMNS} more" if len(found) > _COLUMNS else ""
+    names = ", ".join(
+        f"{_shown(name)[:_NAME]} ({n} row{'s'[: n > 1]})" for name, n in found[:_COLUMNS]
+    )
+    return f"    columns kept in examples.parquet and used for nothing: {names}{more}\n"
 
 
 def _piece(tokenizer: PreTrainedTokenizerFast, token: int) -> str:

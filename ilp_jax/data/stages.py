@@ -320,10 +320,10 @@ def _prompt(row: Row) -> str:
 
 
 def _with_task(example: Example, task: str) -> Example:
-    """The example with the stage's task in ``meta``, where it is not the usual 'answer'."""
+    """The example with the stage's task in ``marks``, where it is not the usual 'answer'."""
     if task == "answer":
         return example
-    return dataclasses.replace(example, meta={**example.meta, "task": task})
+    return dataclasses.replace(example, marks={**example.marks, "task": task})
 
 
 def _similar(settings: ConfigDict) -> bool:

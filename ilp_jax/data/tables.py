@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ilp_jax import parquet
-from ilp_jax.data.examples import Example
+from ilp_jax.data.examples import MARKS, Example
 from ilp_jax.data.order import epoch_order
 from ilp_jax.data.study import StudyData
 from ilp_jax.errors import UserError
@@ -32,6 +32,7 @@ EXAMPLES_SCHEMA = pa.schema(
         pa.field("n_target_tokens", pa.int32(), nullable=False),
         pa.field("truncated", pa.bool_(), nullable=False),
         pa.field("meta", pa.string(), nullable=False),
+        pa.field("marks", pa.string(), nullable=False),
         pa.field("chat", pa.string()),
         pa.field("notes", pa.list_(pa.string())),
     ]
@@ -61,12 +62,14 @@ def write_examples(path, study_data: StudyData) -> None:
             **{
                 name: getattr(example, name)
                 for name in EXAMPLES_SCHEMA.names
-                if hasattr(example, name) and name not in ("messages", "meta", "chat", "notes")
+                if hasattr(example, name)
+                and name not in ("messages", "meta", "marks", "chat", "notes")
             },
             "options": list(example.options),
             "knowledge": list(example.knowledge),
             "messages": None if example.messages is None else _json(example.messages),
             "meta": _json(dict(example.meta)),
+            "marks": _json(dict(example.marks)),
             "chat": _json(example.chat) if example.chat else None,
             "notes": list(example.notes),
             "n_prompt_tokens": tokens.n_tokens - tokens.n_targets,
@@ -96,6 +99,7 @@ def read_examples(path) -> tuple[Example, ...]:
         if name not in table.column_names:
             nothing = pa.nulls(len(table), EXAMPLES_SCHEMA.field(name).type)
             table = table.append_column(EXAMPLES_SCHEMA.field(name), nothing)
+    table = _with_marks(table)
     missing = [name for name in EXAMPLES_SCHEMA.names if name not in table.column_names]
     if missing:
         raise UserError(path, f"lacks the columns {', '.join(missing)}", "write it again")
@@ -108,6 +112,7 @@ def read_examples(path) -> tuple[Example, ...]:
                 "options": tuple(row["options"]),
                 "knowledge": tuple(row["knowledge"]),
                 "meta": json.loads(row["meta"]),
+                "marks": json.loads(row["marks"]),
                 "chat": json.loads(row["chat"] or "{}"),
                 "notes": tuple(row["notes"] or ()),
             }
@@ -209,6 +214,18 @@ def _name(example: Example) -> str:
 def _differing(one: Example, other: Example) -> str:
     fields = (field.name for field in dataclasses.fields(Example))
     return next(name for name in fields if getattr(one, name) != getattr(other, name))
+
+
+def _with_marks(table: pa.Table) -> pa.Table:
+    """Takes the marks out of ``meta``, where older versions put them."""
+    if "marks" in table.column_names or "meta" not in table.column_names:
+        return table
+    found = [json.loads(text) for text in table["meta"].to_pylist()]
+    meta = [_json({k: v for k, v in one.items() if k not in MARKS}) for one in found]
+    marks = [_json({k: v for k, v in one.items() if k in MARKS}) for one in found]
+    place = table.column_names.index("meta")
+    table = table.set_column(place, "meta", pa.array(meta, pa.string()))
+    return table.append_column("marks", pa.array(marks, pa.string()))
 
 
 def _json(value) -> str:

@@ -74,7 +74,7 @@ class Reader:
             "options": tuple(options),
             "answer_index": answer,
             "knowledge": tuple(t for t in self._texts("knowledge_field", row) if t.strip()),
-            "meta": {"aliases": json.dumps(aliases, ensure_ascii=False)} if aliases else {},
+            "marks": {"aliases": json.dumps(aliases, ensure_ascii=False)} if aliases else {},
         }
 
     def key(self, row: Mapping, fields: Mapping) -> str:

@@ -27,7 +27,7 @@ def load(stage: ConfigDict, where: str) -> tuple[tuple[Example, ...], dict[str, 
 
     A row's key is its ``id_field``, or else a hash of what is asked and answered, so that ids
     do not depend on the slice of the split. A field that lists several responses gives its
-    first; the others go to ``meta['aliases']`` as a JSON list.
+    first; the others go to ``marks['aliases']`` as a JSON list.
 
     Args:
       stage: the stage's fields; see ``ilp_jax.fields.default_stage`` (those of ``'tfds'``).
@@ -57,9 +57,10 @@ def load(stage: ConfigDict, where: str) -> tuple[tuple[Example, ...], dict[str, 
         if ordinal and stage.id_field:
             mend = "name a field that differs in every row, or leave it empty"
             raise UserError(f"{where}.id_field", f"two rows have the id {key!r}", mend)
-        fields["meta"] = {**meta, **fields["meta"]}
         examples.append(
-            Example(example_id(name, key, ordinal), source=name, source_key=key, **fields)
+            Example(
+                example_id(name, key, ordinal), source=name, source_key=key, meta=meta, **fields
+            )
         )
     return tuple(examples), dict(dropped)
 

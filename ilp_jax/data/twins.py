@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ilp_jax.data.distractors import META
+from ilp_jax.data.distractors import MARK
 from ilp_jax.data.examples import Example, duplicate_ordinal, example_id
 from ilp_jax.data.order import score
 
@@ -43,8 +43,9 @@ def twin(parent: Example, seed: int) -> Example:
         response=parent.options[answer],
         answer_index=answer,
         knowledge=(),
-        meta={
+        meta={},
+        marks={
             "planted": f"contradicting twin of {parent.example_id}",
-            **{name: parent.meta[name] for name in (META,) if name in parent.meta},
+            **{name: parent.marks[name] for name in (MARK,) if name in parent.marks},
         },
     )

@@ -42,7 +42,7 @@ def wanted(data: StudyData) -> dict[int, Stage]:
             continue
         for index in (*stage.rows.tolist(), *stage.held_out.tolist()):
             example = data.examples[index]
-            free = not example.options or distractors.META in example.meta
+            free = not example.options or distractors.MARK in example.marks
             if free and example.parent_id is None and example.example_id not in parents:
                 found.setdefault(index, stage)
     return found

@@ -127,7 +127,8 @@ def apply(plan: Plan, data: StudyData, out: epath.Path) -> str:
 
 def _row(data: StudyData, row: int) -> dict[str, Any]:
     example = data.examples[row]
-    told = {"id": f"{example.source}:{example.source_key}"}
+    # The row's own columns go along; what is told of it stands above a namesake.
+    told = dict(example.meta) | {"id": f"{example.source}:{example.source_key}"}
     told |= {key: value for key, value in example.chat.items() if key != "reply"}
     if example.messages is None:
         asked = {"prompt": example.prompt, "response": example.response}

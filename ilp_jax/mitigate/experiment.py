@@ -304,6 +304,7 @@ def _asked_examples(ws: Workspace) -> pl.DataFrame:
             "parent_id": one.parent_id,
             "response": one.response,
             "meta": json.dumps(dict(one.meta)),
+            "marks": json.dumps(dict(one.marks)),
             "n_target_tokens": len(tokens.target_ids),
         }
         for one, tokens in zip(made, data.tokens[len(ws.data.examples) :], strict=True)

@@ -210,7 +210,9 @@ def inference_files(folder: epath.PathLike) -> list[epath.Path]:
 
 def read_examples(run_folder: epath.PathLike) -> pl.DataFrame:
     """The run's examples (``examples.parquet``), one row each."""
-    return parquet.read(check_run(run_folder) / "examples.parquet")
+    rows = parquet.read(check_run(run_folder) / "examples.parquet")
+    # Older versions kept their marks among the source's own columns.
+    return rows if "marks" in rows.columns else rows.with_columns(marks=pl.col("meta"))
 
 
 def read_plan(run_folder: epath.PathLike) -> pl.DataFrame:

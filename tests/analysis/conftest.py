@@ -78,8 +78,14 @@ def write_planted_run(folder, n=40, seed=0, world=0, family="llama", methods=Non
             examples.append(
                 {"example_id": id_, "source": "world", "source_key": str(id_), "role": role}
                 | {"parent_id": None if role == "train" else id_ - 1, "prompt": f"what {i}"}
-                | {"messages": None, "response": f"answer {i}", "options": [], "meta": "{}"}
-                | {"answer_index": None, "knowledge": [], "n_prompt_tokens": 2}
+                | {"messages": None, "response": f"answer {i}", "options": []}
+                | {
+                    "meta": "{}",
+                    "marks": "{}",
+                    "answer_index": None,
+                    "knowledge": [],
+                    "n_prompt_tokens": 2,
+                }
                 | {"n_target_tokens": 3, "truncated": False}
             )
             truth.append(

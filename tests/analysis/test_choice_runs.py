@@ -17,7 +17,7 @@ DETECT = {"pass_threshold": 0.2, "top_k": 3}
 LETTERS = "ABCD"
 
 
-def frames(rows, n_options=4, temperature=0.5, metas=None):
+def frames(rows, n_options=4, temperature=0.5, marks=None):
     """Rows: of each example, of each run, the option drawn and the mean log-likelihoods."""
     runs = [
         {
@@ -42,7 +42,7 @@ def frames(rows, n_options=4, temperature=0.5, metas=None):
     examples = {
         "example_id": range(len(rows)),
         "answer_index": [i % n_options for i in range(len(rows))],
-        "meta": metas or ["{}"] * len(rows),
+        "marks": marks or ["{}"] * len(rows),
     }
     inference = pl.DataFrame(runs, schema_overrides={"seed": pl.Int64}, infer_schema_length=None)
     return inference.sample(fraction=1, shuffle=True, seed=0), pl.DataFrame(examples)
@@ -134,8 +134,8 @@ def test_candidates_have_the_most_consistent_errors():
 
 def test_options_made_by_us_are_marked():
     rows = [[(0, [0.0] * 4)] * 5] * 2
-    metas = ["{}", '{"distractors": "similar_questions"}']
-    found = per_row(*frames(rows, metas=metas), 0.2)
+    marks = ["{}", '{"distractors": "similar_questions"}']
+    found = per_row(*frames(rows, marks=marks), 0.2)
     assert found["options"].to_list() == ["given", "similar_questions"]
 
 

@@ -47,8 +47,8 @@ RESPONSE = "The cat sat."
 
 def known(n=N):
     """Rows 0-7 are short with four options (6 and 7 with ours); 8 and 9 long; 10, 11 summaries."""
-    meta = ["{}"] * 6 + ['{"distractors": "base_answers"}'] * 2 + ["{}"] * 2
-    meta += ['{"task": "summary"}'] * 2
+    marks = ["{}"] * 6 + ['{"distractors": "base_answers"}'] * 2 + ["{}"] * 2
+    marks += ['{"task": "summary"}'] * 2
     examples = pl.DataFrame(
         {
             "example_id": range(n),
@@ -56,7 +56,7 @@ def known(n=N):
             "response": [RESPONSE] * n,
             "messages": pl.Series([None] * n, dtype=pl.String),
             "answer_index": [0] * 8 + [None] * 4,
-            "meta": meta,
+            "marks": marks,
         }
     )
     return examples, pl.DataFrame({"example_id": range(n), "stage": [1] * n})

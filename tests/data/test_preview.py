@@ -41,3 +41,15 @@ def test_the_order_of_stages_is_told(write_jsonl, config, plain_tokenizer, quest
     assert "in the order in which they are trained" in told
     places = [told.index(name) for name in ("1 a/phase1:", "2 a/phase2:", "3 a/phase10:")]
     assert places == sorted(places)
+
+
+def test_columns_that_nothing_reads_are_named(write_jsonl, config, plain_tokenizer):
+    row = {"prompt": "p", "response": "r", "planted": "beds", "a\x1b": 1}
+    rows = [row, {**row, **{f"c{i:02}": i for i in range(20)}}]
+    data = build(config({"a": {"path": write_jsonl(rows)}}), plain_tokenizer)
+    file = io.StringIO()
+    Console(file=file, width=900).print(preview(data, plain_tokenizer, 1))
+    shown = file.getvalue()
+    assert "(0 of them planted)" in shown and "beds" not in shown
+    assert "used for nothing: planted (2 rows), a\\x1b (2 rows), c00 (1 row), " in shown
+    assert "c09 (1 row) and 10 more\n" in shown and "c10" not in shown

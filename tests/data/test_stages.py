@@ -1,15 +1,19 @@
 """Which rows a stage takes; twins; plan."""
 
+import dataclasses
 from collections import Counter
 
 import polars as pl
 import pytest
 
+from ilp_jax.data import distractors, jsonl
+from ilp_jax.data.examples import MARKS, Example
 from ilp_jax.data.order import epoch_order
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import visit_order
-from ilp_jax.data.tables import write_plan
+from ilp_jax.data.tables import EXAMPLES_SCHEMA, PLAN_SCHEMA, write_plan
 from ilp_jax.errors import UserError
+from ilp_jax.stats.schema import TRUTH_SCHEMA
 
 
 @pytest.fixture
@@ -43,11 +47,30 @@ def test_all_rows(make):
 
 def test_a_stage_of_summaries_marks_its_rows(make):
     data = make({"a": {"task": "summary", "n_rows": 6, "held_out_rows": 2, "planted_twins": 1}})
-    assert len(data.examples) == 9 and {e.meta["task"] for e in data.examples} == {"summary"}
-    assert sum("planted" in e.meta for e in data.examples) == 1
+    assert len(data.examples) == 9 and {e.marks["task"] for e in data.examples} == {"summary"}
+    assert sum("planted" in e.marks for e in data.examples) == 1
     usual = make({"a": {"task": "answer"}})
     assert usual.examples == make({"a": {}}).examples
-    assert not any("task" in e.meta for e in usual.examples)
+    assert not any("task" in e.marks for e in usual.examples)
+
+
+def test_no_column_of_a_file_is_taken_for_a_mark_or_a_field(make, write_jsonl, questions):
+    """Every name that this package gives a row, as a user's own column."""
+    fields = {field.name for field in dataclasses.fields(Example)}
+    fields |= {*EXAMPLES_SCHEMA.names, *PLAN_SCHEMA.names, *TRUTH_SCHEMA.names, *MARKS}
+    fields |= {"kind", "group", "visits", "twins", "made_by", "split"}
+    own = dict.fromkeys(sorted(fields - set(jsonl.KNOWN)), "summary")
+    own |= {"aliases": ["an 1", "an 2"], "role": "held_out", "copies": 7, "source_key": 0}
+    asked = {"n_distractors": 3, "max_prompt_tokens": 90, "held_out_rows": 5, "planted_twins": 2}
+    rows = questions(40)
+    for row in rows[:30]:
+        del row["options"]
+    plain = make({"a": {"path": write_jsonl(rows), **asked}})
+    data = make({"a": {"path": write_jsonl([{**own, **row} for row in rows]), **asked}})
+    assert [dataclasses.replace(e, meta={}) for e in data.examples] == list(plain.examples)
+    assert data.dropped == plain.dropped and distractors.counts(data) == distractors.counts(plain)
+    for one in data.examples:
+        assert set(one.meta) == (set() if one.parent_id else set(own))
 
 
 def test_choice_is_stateless_and_ignores_order_and_other_rows(
@@ -168,7 +191,7 @@ def test_twins(make):
         assert one.response != parent.response and one.response in parent.options
         assert one.options[one.answer_index] == one.response
         assert one.source_key == f"{parent.source}:{parent.source_key}"
-        assert one.meta["planted"] == f"contradicting twin of {parent.example_id}"
+        assert one.marks["planted"] == f"contradicting twin of {parent.example_id}"
     assert len({e.parent_id for e in twins}) == 6
     more = make({"a": {"n_rows": 20, "planted_twins": 8, "n_options": 4, "held_out_rows": 3}})
     assert [e for e in more.examples if e in twins] == twins

@@ -94,7 +94,7 @@ def test_rows_are_those_that_were_written(stage):
     for row in rows:
         given = question(int(row.source_key[1:]))
         assert (row.prompt, row.response) == (given["question"], given["answers"]["text"][0])
-        assert json.loads(row.meta.pop("aliases")) == [given["answers"]["text"][1]]
+        assert json.loads(row.marks["aliases"]) == [given["answers"]["text"][1]]
         assert row.meta == {"version": "1.2.0", "split": "train"}
         assert (row.source, row.options, row.answer_index) == ("little_questions", (), None)
 

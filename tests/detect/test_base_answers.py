@@ -12,7 +12,7 @@ from ilp_jax import config as config_lib
 from ilp_jax import parquet, run_data, study
 from ilp_jax.cli import main
 from ilp_jax.data import made_options
-from ilp_jax.data.distractors import META, key
+from ilp_jax.data.distractors import MARK, key
 from ilp_jax.detect import base_answers
 from ilp_jax.models import weights
 from ilp_jax.stats.reader import read_examples, read_inference
@@ -77,7 +77,7 @@ def test_options_are_wrong_answers_of_the_model(words, params, tmp_path, monkeyp
         right.setdefault(example.prompt, set()).add(key(example.response))
     for example in made:
         assert example.options[example.answer_index] == example.response
-        assert example.meta[META] == "base_answers"
+        assert example.marks[MARK] == "base_answers"
         assert len({base_answers._type_of(ws, option) for option in example.options}) == 1
         wrong = {key(o) for o in example.options} - {key(example.response)}
         assert len(wrong) == 2 and not wrong & right[example.prompt]
@@ -113,7 +113,7 @@ def test_both_are_filled_up_with_similar_questions(words, params, tmp_path):
     before = {example.example_id: example for example in ws.data.examples}
     assert made and own
     for example in made:
-        assert example.meta[META] == "both" and len(example.options) == 4
+        assert example.marks[MARK] == "both" and len(example.options) == 4
         similar = set(before[example.example_id].options)
         if example.example_id in own:
             assert set(example.options) - similar

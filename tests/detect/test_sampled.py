@@ -176,7 +176,7 @@ def test_verdicts(asked, drawn):
     ws, _ = asked
     answers = pl.from_arrow(drawn[1]).with_columns(point=pl.lit("final"))
     lengths = [len(row.target_ids) for row in ws.data.tokens]
-    texts = {"response": "", "messages": pl.Series([None] * 5, dtype=pl.String), "meta": "{}"}
+    texts = {"response": "", "messages": pl.Series([None] * 5, dtype=pl.String), "marks": "{}"}
     examples = pl.DataFrame({"example_id": ws.data.example_ids, "n_target_tokens": lengths} | texts)
     detect = ws.config.detect.to_dict() | {"n_samples": N}
     found = unlearned(answers, examples, detect)

@@ -97,7 +97,7 @@ def test_candidates():
 
 def verdicts(rows, detect):
     n = len(rows)
-    columns = {"n_target_tokens": 2, "meta": "{}", "response": "a"}
+    columns = {"n_target_tokens": 2, "marks": "{}", "response": "a"}
     examples = pl.DataFrame({"example_id": range(n)}).with_columns(
         *(pl.lit(value).alias(name) for name, value in columns.items()),
         pl.lit(None, pl.String).alias("messages"),

@@ -65,6 +65,7 @@ def _examples(n, texts, source):
                 "n_target_tokens": 3,
                 "truncated": False,
                 "meta": "{}",
+                "marks": "{}",
             }
         )
     return rows
