@@ -2,7 +2,7 @@
 
 Optional in both: ``options`` (the response among them), ``knowledge`` (passages), ``stage``
 (int or str), ``id`` (int or str). Null is as if the key were
-left out. Other keys are kept as strings in the example's ``meta``.
+left out. Other keys are kept as strings in the example's ``meta``, which nothing reads.
 ``tools``, ``documents`` and ``chat_template_kwargs`` go to the chat template, as does every key
 of a message. Of several assistant turns the last that is trained (``weight``, ``train``) is the
 example's response; whether the earlier ones are trained too is settled when they are tokenised
@@ -14,10 +14,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from pathlib import PurePosixPath
 
+from ilp_jax.data import lines, twins
 from ilp_jax.data.conversation import CALLS, is_trained, plain_prompt, text_of, wrong_mark
 from ilp_jax.data.examples import Example, example_id
+from ilp_jax.data.row_faults import RowFaults
 from ilp_jax.errors import UserError
 from ilp_jax.files import as_path
 
@@ -41,7 +43,7 @@ class Rows:
 
 
 def load(path, name: str = "") -> Rows:
-    """Reads a JSONL file, local or in a bucket.
+    """Reads a JSONL file, local or in a bucket, which may be compressed with gzip.
 
     A row's key is its ``id``, or else a hash of all it says except its stage: ids stay the
     same when lines are reordered. Rows that are the same within a stage get ordinals; the
@@ -55,53 +57,43 @@ def load(path, name: str = "") -> Rows:
       The rows.
 
     Raises:
-      UserError: names the file and line, what is wrong and how to mend it.
+      UserError: names the file and the lines of its bad rows, what is wrong and how to mend it.
     """
-    source = name or as_path(path).stem
+    source = name or _source(path)
     examples, stages, first_line = [], [], {}
     ordinals: dict[tuple, int] = {}
-    for where, row in _lines(path):
-        stage = _stage(where, row)
-        fields = _fields(where, row)
-        explicit = "id" in row
-        key = _explicit_id(where, row["id"]) if explicit else _content_hash(row)
-        ordinal = ordinals.get((stage, key), 0)
-        if explicit:
-            _reject_repeated_id(where, first_line, key, stage, fields, repeated=ordinal > 0)
-        ordinals[stage, key] = ordinal + 1
-        stages.append((where, stage))
-        examples.append(
-            Example(
-                example_id(source, key, ordinal),
-                source=source,
-                source_key=key,
-                place=where,
-                **fields,
+    faults = RowFaults(path)
+    for where, line in lines.read(path):
+        with faults.of_row():
+            row = _object(where, lines.text_of(where, line))
+            stage = _stage(where, row)
+            fields = _fields(where, row)
+            explicit = "id" in row
+            key = _explicit_id(where, row["id"]) if explicit else _content_hash(row)
+            ordinal = ordinals.get((stage, key), 0)
+            if explicit:
+                _reject_repeated_id(where, first_line, key, stage, fields, repeated=ordinal > 0)
+            ordinals[stage, key] = ordinal + 1
+            stages.append((where, stage))
+            examples.append(
+                Example(
+                    example_id(source, key, ordinal),
+                    source=source,
+                    source_key=key,
+                    place=where,
+                    **fields,
+                )
             )
-        )
+    faults.tell()
     if not examples:
         raise UserError(path, "has no rows", 'give one JSON object a line, {"prompt", "response"}')
-    return Rows(tuple(examples), _check_stages(stages))
+    return Rows(tuple(examples), _check_stages(path, stages))
 
 
-def _lines(path) -> Iterator[tuple[str, dict]]:
-    """Yields (file:line, object) for every line that is not blank."""
-    try:
-        with as_path(path).open("rb") as file:
-            for number, line in enumerate(file, 1):
-                where = f"{path}:{number}"
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                except UnicodeDecodeError as error:
-                    raise UserError(
-                        where, f"not UTF-8 ({error.reason})", "save the file as UTF-8"
-                    ) from error
-                if text:
-                    yield where, _object(where, text)
-    except FileNotFoundError as error:
-        raise UserError(path, "no such file", "give the path of a JSONL file") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise UserError(path, f"cannot be read ({error.strerror})", "give a JSONL file") from error
+def _source(path) -> str:
+    """The file's stem; rows of a source named as planted twins are would be taken for those."""
+    stem = PurePosixPath(as_path(path).name.removesuffix(".gz")).stem
+    return f"{stem}.jsonl" if stem == twins.SOURCE else stem
 
 
 def _object(where: str, text: str) -> dict:
@@ -141,9 +133,8 @@ def _fields(where: str, row: dict) -> dict:
     else:
         for key in ("prompt", "response"):
             if key not in row:
-                raise UserError(
-                    where, f"has no {key!r}", 'give "prompt" and "response", or "messages"'
-                )
+                what = f"has no {key!r} but {', '.join(map(repr, [*row][:6])) or 'nothing'}"
+                raise UserError(where, what, 'give "prompt" and "response", or "messages"')
         messages, prompt = None, _text(where, row["prompt"], "prompt")
         response, reply, notes = _text(where, row["response"], "response"), {}, ()
     if not response.strip():
@@ -292,17 +283,21 @@ def _stage(where: str, row: dict) -> int | str | None:
     return value
 
 
-def _check_stages(stages: list[tuple[str, int | str | None]]) -> tuple | None:
+def _check_stages(path, stages: list[tuple[str, int | str | None]]) -> tuple | None:
     values = [value for _, value in stages]
     if all(value is None for value in values):
         return None
+    first, faults = next(value for value in values if value is not None), RowFaults(path)
     for where, value in stages:
-        if value is None:
-            raise UserError(where, "has no stage, but other rows do", "give all rows one, or none")
-        if type(value) is not type(values[0]):
-            raise UserError(
-                where,
-                f"stage {value!r} and stage {values[0]!r} of the first row are of two types",
-                "use whole numbers everywhere, or text everywhere",
-            )
+        with faults.of_row():
+            if value is None:
+                mend = "give all rows one, or none"
+                raise UserError(where, "has no stage, but other rows do", mend)
+            if type(value) is not type(first):
+                raise UserError(
+                    where,
+                    f"stage {value!r} and stage {first!r} of the first row are of two types",
+                    "use whole numbers everywhere, or text everywhere",
+                )
+    faults.tell()
     return tuple(values)

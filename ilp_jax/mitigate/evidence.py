@@ -186,6 +186,7 @@ def diagnosed(
         what = f"{method!r} told no causes at the end"
         raise UserError("config.mitigate.method", what, f"the run has: {known}")
     rows = rows.drop_nulls("unlearned")
+    known = ", ".join(sorted(rows["detector"].unique())) or "none"
     if detector == "default":
         rank = pl.col("detector").replace_strict({"exact_match": 0, "choice": 1}, default=None)
         rows = rows.with_columns(rank=rank).drop_nulls("rank").sort("example_id", "rank")
@@ -258,12 +259,11 @@ def read_verdicts(path: str, place: Mapping[int, int]) -> dict[int, bool]:
       UserError: the file is missing, or a line is not like that or names no example.
     """
     mend = 'write lines like {"example_id": 123, "wrong": true}'
-    found = {}
-    for at, one, row in rows_of(path, place, "mitigate.verdicts", "verdict", mend):
-        if not isinstance(row.get("wrong"), bool):
-            raise UserError(at, "'wrong' is neither true nor false", mend)
-        found[place[one]] = row["wrong"]
-    return found
+
+    def fault(row: dict[str, Any]) -> str:
+        return "" if isinstance(row.get("wrong"), bool) else "'wrong' is neither true nor false"
+
+    return {place[one]: row["wrong"] for one, row in rows_of(path, place, "verdict", mend, fault)}
 
 
 def _rivals(signals, place, responses, trained_N) -> dict[int, tuple[int, ...]]:

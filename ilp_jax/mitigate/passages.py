@@ -99,7 +99,17 @@ def _texts(folder: epath.Path) -> list[str]:
     if not folder.is_dir():
         raise UserError(folder, "is no folder", "check config.mitigate.library")
     found = [path for suffix in (".txt", ".md") for path in files.list_files(folder, suffix)]
-    return [path.read_text(encoding="utf-8") for path in found]
+    texts, unread = [], []
+    for path in found:
+        try:
+            texts.append(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            unread.append(path.name)
+    if unread:
+        more = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
+        what = f"holds files that are not UTF-8: {', '.join(unread[:5])}{more}"
+        raise UserError(folder, what, "save them as UTF-8")
+    return texts
 
 
 def _question(example: Example) -> str:

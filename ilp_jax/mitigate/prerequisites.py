@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ilp_jax.data.examples import Example
-from ilp_jax.errors import UserError
 from ilp_jax.mitigate.library import Fact, Library, told
 from ilp_jax.mitigate.row_file import rows_of
 
@@ -66,13 +66,20 @@ def _read(
     """Facts of each row, and the texts of each fact's key."""
     facts: dict[int, dict[str, Fact]] = {}
     texts: dict[str, list[str]] = {}
-    for place, one, row in rows_of(path, known, "mitigate.prerequisites", "prerequisite", _MEND):
-        question, answer, text = (row.get(key, "") for key in ("question", "answer", "text"))
-        if not all(isinstance(part, str) for part in (question, answer, text)):
-            raise UserError(place, "has a field that is no text", _MEND)
-        if not question.strip() or not answer.strip():
-            raise UserError(place, "has no question or no answer", _MEND)
+    for one, row in rows_of(path, known, "prerequisite", _MEND, _fault):
+        question, answer, text = _parts(row)
         key = f"asked {question.strip()} {answer.strip()}"
         facts.setdefault(one, {})[key] = Fact(key, question.strip(), answer.strip())
         texts.setdefault(key, []).extend([text] if text.strip() else [])
     return {one: tuple(own.values()) for one, own in facts.items()}, texts
+
+
+def _parts(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    return row.get("question", ""), row.get("answer", ""), row.get("text", "")
+
+
+def _fault(row: Mapping[str, Any]) -> str:
+    if not all(isinstance(part, str) for part in _parts(row)):
+        return "has a field that is no text"
+    question, answer, _ = _parts(row)
+    return "" if question.strip() and answer.strip() else "has no question or no answer"

@@ -3,45 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
-from ilp_jax import files
+from ilp_jax.data import lines
+from ilp_jax.data.row_faults import RowFaults
 from ilp_jax.errors import UserError
 
 
 def rows_of(
-    path: str, known: Collection[int], field: str, kind: str, mend: str
-) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    path: str,
+    known: Collection[int],
+    kind: str,
+    mend: str,
+    fault: Callable[[dict[str, Any]], str],
+) -> list[tuple[int, dict[str, Any]]]:
     """Its lines, each an object that names an example; empty ones are passed over.
 
     Args:
       path: the file.
       known: the run's example ids.
-      field: of the configuration, for messages.
       kind: what a line is, for messages.
       mend: how to write one.
+      fault: what is wrong with an object, '' where nothing is.
 
-    Yields:
-      Place in the file for messages, the ``example_id``, and the object.
+    Returns:
+      The ``example_id`` of each line, and its object.
 
     Raises:
-      UserError: the file is missing, or a line is no such object or names no example.
+      UserError: the file is missing, or lines are no such objects or name no example.
     """
-    try:
-        lines = files.as_path(path).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(path, "there is no such file", f"check config.{field}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-            one = int(row["example_id"])
-        except (ValueError, KeyError, TypeError):
-            raise UserError(place, f"is no {kind}", mend) from None
-        if one not in known:
-            what = f"names example {one}, which the run does not have"
-            raise UserError(place, what, "take ids from examples.parquet")
-        yield place, one, row
+    faults, found = RowFaults(path), []
+    for place, line in lines.read(path):
+        with faults.of_row():
+            try:
+                row = json.loads(lines.text_of(place, line))
+                one = int(row["example_id"])
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                raise UserError(place, f"is no {kind}", mend) from None
+            if one not in known:
+                what = f"names example {one}, which the run does not have"
+                raise UserError(place, what, "take ids from examples.parquet")
+            if what := fault(row):
+                raise UserError(place, what, mend)
+            found.append((one, row))
+    faults.tell()
+    return found

@@ -171,7 +171,7 @@ def _fits(row: TokenRow, longest: int, plant: Plant) -> bool:
 def _load(source: str) -> tuple[Example, ...]:
     if source in packaged.FILES:
         return packaged.load(source)
-    if not source.endswith(".jsonl"):
+    if not source.endswith((".jsonl", ".jsonl.gz")):
         known = ", ".join((*packaged.FILES, "or the path of a .jsonl file"))
         raise UserError("config.planted.sources", f"{source!r} is unknown", f"use {known}")
     return jsonl.load(source).examples

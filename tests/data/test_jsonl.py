@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from ilp_jax.data import jsonl
+from ilp_jax.data import jsonl, twins
 from ilp_jax.data.examples import example_id
 from ilp_jax.errors import UserError
 
@@ -46,6 +46,11 @@ def test_both_forms(write_jsonl):
     assert (three.prompt, three.knowledge) == ("u", ("one passage",))
     assert jsonl.load(path, "other").examples[0].source == "other"
     assert jsonl.load(path).stages is None
+
+
+def test_a_file_named_as_planted_rows_are_is_told_from_them(write_jsonl):
+    (one,) = jsonl.load(write_jsonl([GOOD], f"{twins.SOURCE}.jsonl")).examples
+    assert one.source == "planted_twin.jsonl" != twins.SOURCE
 
 
 def test_ids_survive_reordering_and_duplicates_get_ordinals(write_jsonl):

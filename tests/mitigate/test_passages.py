@@ -24,6 +24,13 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_texts_that_are_no_utf8_are_named_all(folder):
+    for name in ("d.txt", "e.md"):
+        (folder / name).write_bytes("caf\u00e9".encode("latin-1"))
+    with pytest.raises(UserError, match="are not UTF-8: d.txt, e.md -- save them"):
+        PassageLibrary([], str(folder))
+
+
 def test_a_row_has_its_own_passages_in_parts_of_whole_sentences(folder):
     library = PassageLibrary([], str(folder), words=20)
     facts = library.facts(example("39", [LONG]))

@@ -57,5 +57,5 @@ def test_a_line_that_is_none_is_named(read, row, says):
 
 
 def test_a_missing_file_is_named(context, tmp_path):
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="no such file"):
         Prerequisites(str(tmp_path / "absent"), context.examples, context.library)
