@@ -16,12 +16,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ilp_jax.data import tfds_source
+from ilp_jax.data.tfds_source import ELSEWHERE
 from ilp_jax.errors import UserError
 
 _CATALOGUE = "the names are at https://www.tensorflow.org/datasets/catalog"
-_ELSEWHERE = (
-    "prepare it where it can be, with file_format='array_record', and copy the folder into data_dir"
-)
 
 
 def prepare(config: ConfigDict) -> str:
@@ -69,13 +67,11 @@ def _write(builder: Any, stage: ConfigDict, where: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(file_format="array_record")
     except ImportError as error:
-        package = (error.name or str(error)).split(".")[0]
-        if "tensorflow" in str(error).lower():
-            package = "tensorflow"
+        package = tfds_source.package_of(error)
         raise UserError(
             f"{where}.tfds_name",
             f"{stage.tfds_name!r} needs the package {package} to be prepared",
-            f"install it in an environment of its own and prepare it there, or {_ELSEWHERE}",
+            f"install it in an environment of its own and prepare it there, or {ELSEWHERE}",
         ) from error
     except Exception as error:  # whatever the data set's own code and its downloads raise
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -84,7 +80,7 @@ def _write(builder: Any, stage: ConfigDict, where: str) -> None:
             f"{where}.tfds_name",
             f"{stage.tfds_name!r} cannot be prepared "
             f"({type(error).__name__}: {tfds_source.first_line(error)[:300]})",
-            f"try again, or {_ELSEWHERE}",
+            f"try again, or {ELSEWHERE}",
         ) from error
 
 
@@ -105,7 +101,7 @@ def _check_network(builder: Any, stage: ConfigDict, where: str) -> None:
     raise UserError(
         f"{where}.tfds_name",
         f"{stage.tfds_name!r} cannot be downloaded: {hosts[0]} is not found (no network?)",
-        _ELSEWHERE,
+        ELSEWHERE,
     )
 
 

@@ -7,6 +7,10 @@ Fields within fields are written with dots: ``answers.text``.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +21,15 @@ from ilp_jax.data.examples import Example, example_id
 from ilp_jax.data.tfds_rows import Reader
 from ilp_jax.errors import UserError
 
+ELSEWHERE = (
+    "prepare it where it can be, with file_format='array_record', and copy the folder into data_dir"
+)
 _CHUNK = 1024
+_GROUPS = (
+    *("question_answering", "ranking", "recommendation", "rlds.datasets", "structured"),
+    *("summarization", "text", "text_simplification", "time_series", "translate", "video"),
+    "vision_language",
+)
 # What the library raises for a name, version, split or file that it cannot make sense of.
 _FAILURES = (AssertionError, ValueError, RuntimeError, OSError, ImportError, KeyError)
 
@@ -99,10 +111,46 @@ def builder_of(stage: ConfigDict, where: str, mend: str = "") -> Any:
         raise UserError(f"{where}.tfds_name", "is empty", "give NAME, NAME:VERSION or NAME/CONFIG")
     folder = stage.data_dir or None
     try:
-        return tfds.builder(stage.tfds_name, data_dir=folder)
+        # The library prints a banner about TensorFlow.
+        with contextlib.redirect_stdout(io.StringIO()):
+            try:
+                return tfds.builder(stage.tfds_name, data_dir=folder)
+            except tfds.core.registered.DatasetNotFoundError:
+                _register_all()
+                return tfds.builder(stage.tfds_name, data_dir=folder)
+    except ImportError as error:
+        what = f"{stage.tfds_name!r} needs the package {package_of(error)}"
+        raise UserError(f"{where}.tfds_name", what, ELSEWHERE) from error
     except _FAILURES as error:
         what = f"no data set {stage.tfds_name!r} ({first_line(error)})"
         raise UserError(f"{where}.tfds_name", what, mend or _mend(folder)) from error
+    except Exception as error:  # whatever a hub of data sets raises that is asked for it
+        what = f"{stage.tfds_name!r} cannot be looked up ({type(error).__name__}: "
+        raise UserError(f"{where}.tfds_name", f"{what}{first_line(error)})", ELSEWHERE) from error
+
+
+def _register_all() -> None:
+    """Makes the library know its older data sets.
+
+    It stops importing them at the first group that lacks a package (h5py for nearest_neighbors),
+    and then says of all that come later that there are none.
+    """
+    for group in _GROUPS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"tensorflow_datasets.{group}")
+
+
+def package_of(error: BaseException | None) -> str:
+    """The package that an import error is about, by what it came from."""
+    package = ""
+    while error is not None:
+        if isinstance(error, ImportError):
+            named = re.search(r"No module named '([^']+)'|importing (\w+)", str(error))
+            package = error.name or (named and (named[1] or named[2])) or package or str(error)
+            if "tensorflow" in str(error).lower():
+                package = "tensorflow"
+        error = error.__cause__ or error.__context__
+    return package.split(".")[0]
 
 
 def source_of(builder: Any, stage: ConfigDict, where: str) -> Sequence:

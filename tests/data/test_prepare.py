@@ -1,6 +1,7 @@
 """``ilp prepare``, on data sets whose builders are made here and need no network."""
 
 import errno
+import importlib.util
 import os
 import re
 
@@ -71,7 +72,23 @@ def builders(tfds):
     class FarAway(PreparedHere):
         url_infos = {"https://nowhere.invalid/rows.json": None, "http://other.invalid/x": None}
 
+    class NeedsTensorflowAtOnce(PreparedHere):
+        def __init__(self, **kwargs):
+            from tensorflow_datasets.core.utils.lazy_imports_utils import tensorflow as tf
+
+            self.shape = tf.TensorShape([3])
+            super().__init__(**kwargs)
+
+    class NeedsAPackageAtOnce(PreparedHere):
+        def __init__(self, **kwargs):
+            import no_such_package.reader  # noqa: F401
+
+    class AsksAHub(PreparedHere):
+        def __init__(self, **kwargs):
+            raise type("HubError", (Exception,), {})("nobody answers\nat all")
+
     made = (PreparedHere, NeedsTensorflow, NeedsAPackage, BrokenOff, DiskFull, FarAway)
+    made += (NeedsTensorflowAtOnce, NeedsAPackageAtOnce, AsksAHub)
     return {cls.__name__: cls.name for cls in made}
 
 
@@ -125,6 +142,12 @@ def test_nothing_to_prepare(ilp_prepare):
         ("prepared_here:7.0.0", "no data set.*7.0.0.*catalog"),
         ("NeedsTensorflow", "needs the package tensorflow to be prepared -- install it"),
         ("NeedsAPackage", "needs the package no_such_package to be prepared"),
+        ("NeedsTensorflowAtOnce", "at_once' needs the package tensorflow -- prepare it where it"),
+        ("NeedsAPackageAtOnce", "needs the package no_such_package -- prepare it where it can"),
+        # Both are in the catalogue, and the library imports their group only after one that fails.
+        ("wine_quality", "needs the package tensorflow -- prepare it where it can"),
+        ("xtreme_s", "needs the package tensorflow -- prepare it where it can"),
+        ("AsksAHub", "cannot be looked up .HubError: .*nobody answers"),
         ("BrokenOff", "cannot be prepared .ConnectionError: reset by peer. -- try again"),
         ("FarAway", "cannot be downloaded: nowhere.invalid is not found .no network"),
     ],
@@ -133,6 +156,8 @@ def test_what_cannot_be_prepared_is_one_line(ilp_prepare, name, message, tmp_pat
     for proxy in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(proxy, raising=False)
         monkeypatch.delenv(proxy.upper(), raising=False)
+    if "tensorflow" in message and importlib.util.find_spec("tensorflow"):
+        pytest.skip("tensorflow is installed")
     code, out, err = ilp_prepare(name)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1 and err.startswith("ilp: error: config.stages.a.tfds_name: ")
