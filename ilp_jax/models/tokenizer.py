@@ -7,7 +7,9 @@ spelled as in the models' own tokenizer.json.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import re
 from pathlib import Path
 
 from gguf import GGUFReader, TokenType
@@ -19,6 +21,7 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from ilp_jax.errors import UserError
 from ilp_jax.models import gguf, tokenizer_files, weights
 
+_PIECES = "tokenizer.model"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # The rule that GPT-4 brought; models differ in how many digits make a piece.
 _GPT4 = (
@@ -71,9 +74,12 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     place = weights.resolve(path)
     if not place.is_dir():
         return from_gguf(gguf.open_gguf(place), place)
-    if not any((place / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+    names = ("tokenizer.json", "tokenizer_config.json", _PIECES)
+    if not any((place / name).is_file() for name in names):
         raise UserError(place, "has no tokenizer.json", "copy the tokenizer's files there too")
     tokenizer_files.check(place)
+    if (place / _PIECES).is_file() and not (place / "tokenizer.json").is_file():
+        _require_converter(place)
     try:
         tokenizer = _loader(place).from_pretrained(
             place, local_files_only=True, trust_remote_code=False
@@ -90,6 +96,23 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
             place, f"{type(tokenizer).__name__} is no fast tokenizer", "add its tokenizer.json"
         )
     return tokenizer
+
+
+def _require_converter(folder: Path) -> None:
+    """Raises where a tokenizer in its maker's own format alone cannot be converted here."""
+    with open(folder / _PIECES, "rb") as file:
+        # A SentencePiece model is a protocol buffer, tiktoken's a table of base64.
+        is_table = re.match(rb"[A-Za-z0-9+/]+=* \d+\s", file.read(256))
+    kind, needs = ("tiktoken", "tiktoken") if is_table else ("SentencePiece", "sentencepiece")
+    if importlib.util.find_spec(needs) is not None:
+        return
+    raise UserError(
+        folder,
+        f"has its tokenizer as {_PIECES} ({kind}) alone, and no tokenizer.json",
+        "copy the model's tokenizer.json there, or make it once, after `pip install "
+        f'{needs} protobuf`: python -c "from transformers import AutoTokenizer as T; '
+        "T.from_pretrained('DIR').save_pretrained('DIR')\"",
+    )
 
 
 def _loader(folder: Path) -> type:

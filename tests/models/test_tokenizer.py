@@ -281,6 +281,27 @@ def test_folders(tmp_path, small):
         load_tokenizer(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "package"),
+    [
+        (b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02", "SentencePiece", "sentencepiece"),
+        (b"IQ== 0\nIg== 1\nIw== 2\n", "tiktoken", "tiktoken"),
+    ],
+)
+@pytest.mark.parametrize("config", ['{"tokenizer_class": "LlamaTokenizer"}', None])
+def test_a_tokenizer_in_its_makers_format_alone_is_named(tmp_path, content, kind, package, config):
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    if config:
+        (tmp_path / "tokenizer_config.json").write_text(config)
+    with pytest.raises(UserError) as error:
+        load_tokenizer(str(tmp_path))
+    assert f"tokenizer.model ({kind}) alone" in error.value.what
+    assert f"`pip install {package} protobuf`" in error.value.mend
+    assert "save_pretrained" in error.value.mend and "tokenizer.json" in error.value.mend
+
+
 def test_code_in_a_folder_is_not_run(tmp_path, small):
     folder = tmp_path / "model"
     small["gpt-2"].save_pretrained(folder)
