@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from etils import epath
 
 from ilp_jax.errors import RunFailure
+from ilp_jax.storage import check_place
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SUFFIX = ".tmp"
@@ -36,7 +37,11 @@ def as_path(path: epath.PathLike) -> epath.Path:
 
     Returns:
       The path; nothing is opened.
+
+    Raises:
+      UserError: it is another address, such as ``s3://``.
     """
+    check_place(path)
     return epath.Path(path).expanduser()
 
 

@@ -183,8 +183,12 @@ def _dispatch(argv: list[str]) -> int:
         raise UserError(f"ilp {command}", "needs --workdir", "add --workdir DIR")
     workdirs = options.workdir if isinstance(options.workdir, list) else [options.workdir]
     for workdir in filter(None, workdirs):
+        storage.check_place(workdir, "--workdir", written=True)
         if os.path.exists(workdir) and not os.path.isdir(workdir):
             raise UserError(workdir, "is a file, not a folder", "give another --workdir")
+    for name in ("config", "out", "base", "tuned", "data"):
+        place, written = getattr(options, name, None) or "", name == "out"
+        storage.check_place(place, f"--{name}", written or name == "data", written)
     if command == "sweep":
         return _sweep(options, overrides)
     _show(_call(command, _config(command, options, overrides), options))

@@ -1,4 +1,4 @@
-"""What to tell of a disk or a bucket that failed, whatever library met it."""
+"""What to tell of an address that is not read, and of a disk or a bucket that failed."""
 
 from __future__ import annotations
 
@@ -30,6 +30,43 @@ _NO_ACCESS = (401, 403)
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 _HTTP_STATUS = re.compile(r"http_response_code='(\d+)'")
 _PLACE = re.compile(r"\b(?:gs|s3)://[^\s,;'\"]+|(?<=local file \")[^\"]+")
+
+
+_ADDRESS = re.compile(r"([^/]+)://")
+_HERE = "copy it to a disk of this machine and give the path there"
+_FETCH = {
+    "file": "leave out 'file://'",
+    "gs": f"{_HERE}, such as with: gcloud storage cp -r",
+    "s3": f"{_HERE}, such as with: aws s3 cp --recursive",
+    "hf": f"{_HERE}: hf download NAME --local-dir DIR (--repo-type dataset for data)",
+    "http": f"{_HERE}, such as with: curl -LO",
+    "https": f"{_HERE}, such as with: curl -LO; from huggingface.co with: hf download NAME",
+}
+
+
+def check_place(
+    place: object, where: object = "", buckets: bool = True, written: bool = False
+) -> None:
+    """Makes sure that a path is one of this machine or of a bucket that can be read.
+
+    Args:
+      place: the path as the user gave it.
+      where: the field or argument that it stands in, for the message.
+      buckets: whether it may be a ``gs://`` address.
+      written: whether something is to be written there, for the advice.
+
+    Raises:
+      UserError: it is another address.
+    """
+    found = _ADDRESS.match(str(place))
+    if found is None or (buckets and found[1] == "gs"):
+        return
+    kinds = "local paths and gs:// are" if buckets else "local paths are"
+    what = f"{found[1]}:// is not supported; {kinds}"
+    mend = _FETCH.get(found[1].strip().lower(), _HERE)
+    if written and found[1] != "file":
+        mend = "give a path of this machine; what lies there already, copy here first"
+    raise UserError(where or place, f"is {place}, and {what}" if where else what, mend)
 
 
 def failure(error: BaseException | None) -> UserError | None:

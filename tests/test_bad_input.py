@@ -41,6 +41,29 @@ def test_wrong_input_by_the_real_command(ilp, tiny_arguments, tmp_path):
     assert f"{tmp_path}/nowhere: no such file or folder" in line
 
 
+@pytest.mark.parametrize("place", ["hf://org/x", "s3://b/x", "https://h/x", "file:///x"])
+def test_addresses_are_one_line_wherever_they_stand(refused, tiny_arguments, tmp_path, place):
+    run = tiny_arguments(tmp_path / "run")
+    assert "--workdir: is" in refused("run", *tiny_arguments(place))
+    assert "--workdir: is" in refused("report", "--workdir", place)
+    assert "--out: is" in refused("export", *run, "--out", place)
+    assert "--config: is" in refused("run", "--config", f"{place}.py", *run[2:])
+    assert "config.model.path: is" in refused("run", *tiny_arguments("run", model=place))
+    assert "config.stages.own.path: is" in refused("run", *tiny_arguments("run", data=place))
+    for field in ("cache_dir", "model.tuned", "mitigate.library", "mitigate.verdicts"):
+        assert f"config.{field}: is" in refused("run", *run, f"--config.{field}={place}")
+    for flag in ("--base", "--tuned", "--data"):
+        pair = {"--base": "x", "--tuned": "x", "--data": "x"} | {flag: place}
+        words = [word for one in pair.items() for word in one]
+        assert f"{flag}: is" in refused("detect", *words, "--workdir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_on_the_hub_is_told_how_to_be_fetched(refused, tiny_arguments, tmp_path):
+    line = refused("run", *tiny_arguments(tmp_path / "run", model="Qwen/Qwen3-0.6B"))
+    assert "no such file or folder" in line and "hf download Qwen/Qwen3-0.6B --local-dir" in line
+
+
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [

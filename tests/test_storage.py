@@ -2,11 +2,43 @@
 
 import errno
 import os
+import re
 
 import pytest
 
-from ilp_jax import storage
+from ilp_jax import files, storage
 from ilp_jax.errors import RunFailure, UserError
+
+
+@pytest.mark.parametrize("place", ["a/b", "~/x", "/a://b", "C:\\x", "gs://b/x", "package:x", ""])
+def test_places_that_may_be_read(place):
+    storage.check_place(place)
+
+
+@pytest.mark.parametrize(
+    ("place", "mend"),
+    [
+        ("hf://org/m", "hf download NAME --local-dir DIR"),
+        ("s3://b/x", "aws s3 cp"),
+        ("S3://b/x", "aws s3 cp"),
+        ("https://h/x", "curl -LO"),
+        ("http://h/x", "curl -LO"),
+        ("file:///x", "leave out 'file://'"),
+        ("abfs://x", "copy it to a disk of this machine"),
+        (" s3://b/x", "aws s3 cp"),
+        ("C://x", "copy it to a disk of this machine"),
+        ("s3a://x/y", "copy it to a disk of this machine"),
+    ],
+)
+def test_addresses_are_refused_wherever_they_stand(place, mend):
+    for refusal in (lambda: storage.check_place(place), lambda: files.as_path(place)):
+        with pytest.raises(UserError, match=re.escape(mend)) as error:
+            refusal()
+        assert error.value.where == place and "is not supported" in error.value.what
+    with pytest.raises(UserError, match="^--data: is +"):
+        storage.check_place(place, "--data")
+    with pytest.raises(UserError, match="gs:// is not supported; local paths are"):
+        storage.check_place("gs://b/model", buckets=False)
 
 
 def of_client(module, **values):

@@ -28,6 +28,7 @@ from ilp_jax.fields import (
 )
 from ilp_jax.fields.limits import BELOW_ONE, TINY
 from ilp_jax.fields.names import leaves, nearest
+from ilp_jax.storage import check_place
 
 _ALLOWED = {
     **defaults.ALLOWED,
@@ -92,6 +93,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     _require(config.sequence, "sequence", "no stage to train", "list names of config.stages")
     for name in config.sequence:
         _check_stage(config, name)
+    _check_places(config)
     _check_world(config)
     _check_planted(config)
     _check_mitigate(config)
@@ -183,6 +185,19 @@ def _check_detection(config: ConfigDict) -> None:
         f"{settings.temperature} is detect.temperature, which is asked anyway",
         "leave it out",
     )
+
+
+def _check_places(config: ConfigDict) -> None:
+    for field in ("model.path", "model.tuned", "cache_dir"):
+        group, _, name = field.rpartition(".")
+        check_place((config[group] if group else config)[name], f"config.{field}", buckets=False)
+    for field in ("library", "verdicts", "prerequisites"):
+        check_place(config.mitigate[field], f"config.mitigate.{field}")
+    for name in config.sequence:
+        for field in ("path", "data_dir"):
+            check_place(config.stages[name][field], f"config.stages.{name}.{field}")
+    for source in config.planted.sources:
+        check_place(source, "config.planted.sources")
 
 
 def _check_world(config: ConfigDict) -> None:

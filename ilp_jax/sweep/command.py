@@ -50,7 +50,7 @@ def sweep(
     """
     folder = files.as_path(workdir)
     if not files.is_local(folder):
-        mend = "give a local --workdir; cache_dir and the weights may lie in the bucket"
+        mend = "give a local --workdir"
         raise UserError(folder, "lies in a bucket, and these runs are processes here", mend)
     runs = runs_of(file_and_args, overrides)
     if dry_run:
