@@ -196,7 +196,7 @@ def mitigate(
         nothing.
 
     Returns:
-      The table of what came back.
+      The table of what came back, or a line that nothing is to be mended.
 
     Raises:
       UserError: the run is not finished, or has none of the verdicts that arms rest on.
@@ -205,6 +205,9 @@ def mitigate(
     workdir = epath.Path(workdir)
     _phases_of(config, ("train",))
     _require_before(config, workdir, "diagnose", PHASES)
+    # Before the config is written: one that is refused must not become the run's.
+    if nothing := experiment.nothing_to_mend(config, workdir):
+        return nothing
     if train_only:
         session = Session(config, workdir)
         context = experiment.context_of(session)
@@ -244,7 +247,7 @@ def apply(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> s
       out: a new folder.
 
     Returns:
-      A line that says what was written.
+      A line that says what was written, or that nothing is to be mended.
 
     Raises:
       UserError: the run is not finished, or the folder is in use.
@@ -252,6 +255,8 @@ def apply(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> s
     workdir = epath.Path(workdir)
     _phases_of(config, ("train",))
     _require_before(config, workdir, "diagnose", PHASES)
+    if nothing := experiment.nothing_to_mend(config, workdir):
+        return f"{nothing}, and nothing is written"
     with open_session(config, workdir) as session:
         return experiment.applied(session, experiment.context_of(session), epath.Path(out))
 

@@ -47,7 +47,7 @@ def lost(diagnosis: pl.DataFrame, plan: pl.DataFrame, detector: str) -> pl.DataF
     absent = [point for point in (*ends, POINT) if point not in asked]
     if absent or not ends:
         raise UserError(
-            "config.influence.detector",
+            "config.influence.detector" if absent else "config.sequence",
             f"diagnosis.parquet has no verdict of {detector!r} at {' and '.join(absent)}"
             if absent
             else "a run of one stage has no later stage that could erase anything",

@@ -46,7 +46,8 @@ def verdicts(diagnosis: pl.DataFrame, detector: str) -> pl.DataFrame:
         found = at_end.filter(pl.col("detector") == detector)
     found = found.select("example_id", "unlearned").drop_nulls()
     if found.is_empty():
-        names = ", ".join(sorted(at_end["detector"].unique())) or "none: add 'final' to its points"
+        told = at_end.drop_nulls("unlearned")["detector"].unique()
+        names = ", ".join(sorted(told)) or "none: add 'final' to its points"
         raise UserError(
             "config.replay.detector",
             f"diagnosis.parquet has no verdict of {detector!r} at {POINT!r}",

@@ -194,7 +194,6 @@ def diagnosed(
     else:
         rows = rows.filter(pl.col("detector") == detector)
     if rows.is_empty():
-        known = ", ".join(sorted(diagnosis["detector"].unique()))
         what = f"{detector!r} has no verdicts at the end"
         raise UserError("config.mitigate.detector", what, f"the run has: {known}")
     return (

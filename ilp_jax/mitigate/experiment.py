@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from etils import epath
+from ml_collections import ConfigDict
 
 from ilp_jax import files, run_record
 from ilp_jax.config import to_dict
@@ -20,7 +21,6 @@ from ilp_jax.data.stages import tokens_of
 from ilp_jax.data.study import StudyData
 from ilp_jax.detect.point import Point, ask_point, is_asked
 from ilp_jax.detect.variants import SHORT, reworded
-from ilp_jax.errors import UserError
 from ilp_jax.fields.mitigate import CURVES
 from ilp_jax.mesh.rows import fetch_own
 from ilp_jax.mitigate import actions, outcome
@@ -65,6 +65,23 @@ FACTS = "facts.json"
 """What the base model knows of what unlearned rows rest on; in the arms' folder."""
 
 
+def nothing_to_mend(config: ConfigDict, workdir: epath.Path) -> str:
+    """What to say of a run whose trained rows are all learned; '' where one is not.
+
+    Args:
+      config: a resolved config.
+      workdir: the folder of a diagnosed run.
+
+    Raises:
+      UserError: no verdicts of ``mitigate.detector`` and ``mitigate.method``.
+    """
+    own = config.mitigate
+    told = diagnosed(reader.read_diagnosis(workdir), own.detector, own.method)
+    if told["example_id"].is_in(reader.read_plan(workdir)["example_id"].implode()).any():
+        return ""
+    return f"{workdir}: no trained row is unlearned (detector {own.detector}): nothing to mend"
+
+
 def context_of(session: Session) -> Context:
     """A finished run as remedies see it, from its files alone.
 
@@ -72,14 +89,11 @@ def context_of(session: Session) -> Context:
       session: of the run.
 
     Raises:
-      UserError: no verdicts of ``mitigate.detector`` and ``mitigate.method``, or nothing is
-        unlearned.
+      UserError: no verdicts of ``mitigate.detector`` and ``mitigate.method``.
     """
     ws = session.workspace
     config = to_dict(session.config)
     evidence = read_evidence(ws.workdir, config)
-    if not evidence.unlearned_N.any():
-        raise UserError(ws.workdir, "has no unlearned rows to mend", "be glad")
     library = library_of(ws)
     evidence = with_library(evidence, ws.data.examples, library)
     facts = {row: library.facts(ws.data.examples[row]) for row in evidence.unlearned.tolist()}
