@@ -209,6 +209,7 @@ def write_examples(folder: Path, made: Made, frame: pl.DataFrame, index: np.ndar
         pl.Series("n_target_tokens", made.tokens, pl.Int32),
         pl.lit(False).alias("truncated"),
         pl.lit("{}").alias("meta"),
+        pl.lit("{}").alias("marks"),
     )
     parquet.write(folder / "examples.parquet", table, schema=EXAMPLES_SCHEMA)
     made.options = table["options"]
