@@ -82,6 +82,7 @@ def saved():
         (json.dumps(ROWS, indent=1).encode(), "a JSON list", "json.load"),
         (json.dumps(ROWS[0], indent=1).encode(), "several lines", "on a line of its own"),
     ],
+    ids=lambda value: "file" if isinstance(value, bytes) else value,  # gzip writes the time
 )
 def test_a_file_of_another_kind_is_named(tmp_path, content, what, mend):
     path = tmp_path / "rows.jsonl"
