@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ilp_jax.data.batches import RowBatch
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.lora import variables_of
+from ilp_jax.train.losses import token_statistics
 
 
 def score_step(
@@ -36,19 +37,15 @@ def score_step(
         rows.target_index_BxR,
     )
 
-    def at_target(values_BxRxV):
-        return jnp.take_along_axis(values_BxRxV, rows.target_ids_BxR[..., None], -1)[..., 0]
-
-    target_BxR = at_target(logits_BxRxV)
-    log_z_BxR = jax.nn.logsumexp(logits_BxRxV, axis=-1)
-    tempered_z_BxR = jax.nn.logsumexp(logits_BxRxV / temperature, axis=-1)
-    vocabulary = jnp.arange(logits_BxRxV.shape[-1], dtype=rows.target_ids_BxR.dtype)
-    is_target_BxRxV = vocabulary[None, None, :] == rows.target_ids_BxR[..., None]
-    best_other_BxR = jnp.max(jnp.where(is_target_BxRxV, -jnp.inf, logits_BxRxV), axis=-1)
+    argmax_BxR = jnp.argmax(logits_BxRxV, axis=-1).astype(jnp.int32)
+    at_BxRx2 = jnp.stack([rows.target_ids_BxR, argmax_BxR], axis=-1)
+    target_BxR, most_BxR = jnp.moveaxis(jnp.take_along_axis(logits_BxRxV, at_BxRx2, -1), -1, 0)
+    likeliest = token_statistics(logits_BxRxV, argmax_BxR)
+    tempered = token_statistics(logits_BxRxV / temperature, argmax_BxR)
     return {
-        "logprob": target_BxR - log_z_BxR,
-        "logprob_tempered": target_BxR / temperature - tempered_z_BxR,
-        "argmax": jnp.argmax(logits_BxRxV, axis=-1).astype(jnp.int32),
-        "argmax_logprob": jnp.max(logits_BxRxV, axis=-1) - log_z_BxR,
-        "correct": target_BxR > best_other_BxR,
+        "logprob": (target_BxR - most_BxR) - likeliest.loss,
+        "logprob_tempered": (target_BxR - most_BxR) / temperature - tempered.loss,
+        "argmax": argmax_BxR,
+        "argmax_logprob": -likeliest.loss,
+        "correct": (rows.target_ids_BxR == argmax_BxR) & (likeliest.margin > 0),
     }

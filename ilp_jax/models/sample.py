@@ -22,6 +22,7 @@ from ilp_jax.mesh.rows import fetch, placement_of, put
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.layers import Past
 from ilp_jax.models.lora import variables_of
+from ilp_jax.train.losses import token_statistics
 
 
 class Samples(NamedTuple):
@@ -239,8 +240,7 @@ def _generate(
             step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, state.n)
             token_B = jax.vmap(jax.random.categorical)(step_keys_B, logits_BxV)
         token_B = jnp.where(state.done_B, 0, token_B.astype(jnp.int32))
-        logprob_BxV = jax.nn.log_softmax(logits_BxV, axis=-1)
-        logprob_B = jnp.take_along_axis(logprob_BxV, token_B[:, None], axis=-1)[:, 0]
+        logprob_B = -token_statistics(logits_BxV, token_B).loss
         ended_B = state.ended_B | (~state.done_B & (token_B == end_B))
         return state._replace(
             n=state.n + 1,

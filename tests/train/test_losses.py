@@ -5,7 +5,7 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import entropy
 
-from ilp_jax.train.losses import example_weights, target_statistics
+from ilp_jax.train.losses import example_weights, target_statistics, token_statistics
 
 
 @pytest.fixture
@@ -53,6 +53,45 @@ def test_only_the_loss_carries_a_gradient(batch):
     probs = np.exp(log_softmax(logits.astype(np.float64), axis=-1))
     wanted = (probs - np.eye(7)[ids]) * mask[..., None]
     assert np.allclose(jax.grad(total("loss_sum"))(logits), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("lead", [2, 10, 17, 20, 24, 27, 30])
+def test_small_losses_are_as_right_as_large_ones(lead):
+    """Losses of 4 down to 1e-9: the loss, its gradient and the entropy against float64."""
+    logits = np.random.default_rng(0).normal(0, 1, (1, 1, 1000)).astype(np.float32)
+    logits[0, 0, 7] = lead
+    ids, mask = np.array([[7]], np.int32), np.ones((1, 1), np.float32)
+    stats = target_statistics(logits, ids, mask)
+    got = jax.grad(lambda x: jnp.sum(target_statistics(x, ids, mask)["loss_sum"]))(logits)[0, 0]
+
+    exact = logits[0, 0].astype(np.float64)
+    others = np.exp(np.delete(exact, 7) - exact[7]).sum()
+    wanted = np.exp(exact - exact[7]) / (1 + others)
+    entropy = np.log1p(others) + wanted @ (exact[7] - exact)
+    wanted[7] = -others / (1 + others)
+    assert float(stats["loss_sum"][0]) == pytest.approx(np.log1p(others), rel=1e-6)
+    assert float(stats["entropy_mean"][0]) == pytest.approx(entropy, rel=1e-5)
+    np.testing.assert_allclose(got, wanted, rtol=3e-6)
+
+
+def test_a_token_that_is_surely_wrong(batch):
+    logits, ids = np.zeros((1, 1, 5), np.float32), np.array([[1]], np.int32)
+    logits[0, 0, 3] = 200.0
+    stats = token_statistics(logits[0], ids[0])
+    assert stats.loss == stats.entropy + 200.0 == -stats.margin == 200.0
+    grad = jax.grad(lambda x: token_statistics(x, ids).loss.sum())(logits)
+    assert grad[0, 0].tolist() == [0, -1, 0, 1, 0]
+
+
+def test_one_derivative_forward_and_backward(batch):
+    logits, ids, _ = batch
+    direction = np.random.default_rng(1).normal(size=logits.shape).astype(np.float32)
+
+    def total(x):
+        return jnp.sum(token_statistics(x, ids).loss)
+
+    _, forward = jax.jvp(total, (logits,), (direction,))
+    assert float(forward) == pytest.approx(np.vdot(jax.grad(total)(logits), direction), rel=1e-5)
 
 
 @pytest.mark.parametrize("normalization", ["token", "example"])
