@@ -135,9 +135,6 @@ class Decoder(nn.Module):
         h_BxRxD = RMSNorm(c.norm_eps, options, name="final_norm")(
             options.pin(x_BxTxD), probes["norm"]
         )
-        method = rules.choose(
-            method, h_BxRxD.shape[1], c.d_model, c.vocab_size, self.gram_cost_ratio
-        )
         split = None
         if self.shards:
             head_spec = self.shards.of_matrix("head/kernel", table_VxD.shape[::-1])
@@ -146,11 +143,14 @@ class Decoder(nn.Module):
             h_BxRxD = split.pin_input(h_BxRxD)
         if c.tie_embeddings:
             logits_BxRxV = taps.tied_head(
-                method, h_BxRxD, table_VxD, tokens_BxT, link_BxTxD, probes["embed"], split
+                *(method, h_BxRxD, table_VxD, tokens_BxT, link_BxTxD, probes["embed"]),
+                *(split, self.gram_cost_ratio),
             )
         else:
             kernel_DxV = _Head(c.d_model, c.vocab_size, name="head")()
-            (logits_BxRxV,) = taps.dense(method, h_BxRxD, (kernel_DxV,), probes["head"], split)
+            (logits_BxRxV,) = taps.dense(
+                method, h_BxRxD, (kernel_DxV,), probes["head"], split, self.gram_cost_ratio
+            )
         if split:
             logits_BxRxV = split.pin_output(logits_BxRxV)
         logits_BxRxV = logits_BxRxV.astype(jnp.float32)

@@ -88,14 +88,12 @@ class Dense(nn.Module):
         """One [B, T, O] output a projection; squared norms go to the probes' cotangents."""
         options, probe_B = self.options, probes[self.group]
         d_in = x_BxTxI.shape[-1]
-        d_out = sum(width for _, width in self.features)
         projections = [
             _Projection(d_in, width, self.use_bias, adapter_rank(options.lora, name), name=name)
             for name, width in self.features
         ]
         weights = [projection() for projection in projections]
         method = rules.OFF if options.lora else options.method
-        method = rules.choose(method, x_BxTxI.shape[1], d_in, d_out, options.gram_cost_ratio)
         kernels = tuple(kernel for kernel, _, _ in weights)
         split = None
         if options.shards:
@@ -106,7 +104,7 @@ class Dense(nn.Module):
             split = Split(options.shards, kernel_specs, self.narrows, not self.narrows)
         if split:
             x_BxTxI = split.pin_input(x_BxTxI)
-        outputs = taps.dense(method, x_BxTxI, kernels, probe_B, split)
+        outputs = taps.dense(method, x_BxTxI, kernels, probe_B, split, options.gram_cost_ratio)
         if split:
             outputs = tuple(split.pin_output(y) for y in outputs)
         if self.use_bias:

@@ -8,7 +8,8 @@ passed to several operations collects the sum of their squares; closed over by a
 layer it is summed over layers by the scan's own transpose.
 
 Differentiating with respect to the parameters alone leaves the squares dead code, which
-XLA removes; ``method='off'`` also keeps the direct form's example-by-example sum away.
+XLA removes; ``method='off'`` also keeps the direct form's example-by-example sum away, and its
+squares are zeros.
 
 A custom_vjp has no forward-mode derivative: ``jax.jvp`` needs operations without taps.
 """
@@ -26,46 +27,57 @@ from ilp_jax.norms.lookup import Lookup
 from ilp_jax.norms.shards import Split
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
 def dense(
     method: str,
     x_BxTxI: jax.Array,
     kernels: tuple[jax.Array, ...],
     probe_B: jax.Array,
     split: Split | None = None,
+    ratio: float = rules.GRAM_COST_RATIO,
 ) -> tuple[jax.Array, ...]:
     """Projects one input by several kernels (q, k and v; gate and up) in the input's dtype.
 
     Args:
-      method: ``gram``, ``direct`` or ``off`` (see ``rules``).
+      method: ``auto``, ``gram``, ``direct`` or ``off`` (see ``rules.choose``).
       x_BxTxI: inputs, float32 or bfloat16.
       kernels: float32 [I, O] each; cast to the input's dtype, gradients stay float32.
       probe_B: float32 zeros.
       split: how input and outputs lie on a mesh; None without one.
+      ratio: what ``auto`` goes by.
 
     Returns:
       One [B, T, O] array a kernel.
+
+    Raises:
+      ValueError: the method is unknown.
     """
-    del method, probe_B, split
+    d_out = sum(w.shape[1] for w in kernels)
+    form = rules.choose(method, *x_BxTxI.shape[1:], d_out, ratio)
+    return _dense(form, x_BxTxI, kernels, probe_B, split)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 4))
+def _dense(form, x_BxTxI, kernels, probe_B, split):
+    del form, probe_B, split
     return tuple(jnp.einsum("bti,io->bto", x_BxTxI, w.astype(x_BxTxI.dtype)) for w in kernels)
 
 
-def _dense_fwd(method, x_BxTxI, kernels, probe_B, split):
-    return dense(method, x_BxTxI, kernels, probe_B, split), (x_BxTxI, kernels)
+def _dense_fwd(form, x_BxTxI, kernels, probe_B, split):
+    return _dense(form, x_BxTxI, kernels, probe_B, split), (x_BxTxI, kernels)
 
 
-def _dense_bwd(method, split, residuals, gs_BxTxO):
+def _dense_bwd(form, split, residuals, gs_BxTxO):
     x_BxTxI, kernels = residuals
     algebra = split or rules
     dx_BxTxI = sum(
         jnp.einsum("bto,io->bti", g, w.astype(g.dtype))
         for g, w in zip(gs_BxTxO, kernels, strict=True)
     )
-    if method == rules.DIRECT:
+    if form == rules.DIRECT:
         squares_B, dkernels = algebra.direct_squares(x_BxTxI, gs_BxTxO)
     else:
         dkernels = algebra.gradients(x_BxTxI, gs_BxTxO)
-        if method == rules.GRAM:
+        if form == rules.GRAM:
             squares_B = algebra.gram_squares(x_BxTxI, gs_BxTxO)
         else:
             squares_B = jnp.zeros(x_BxTxI.shape[0], jnp.float32)
@@ -74,7 +86,7 @@ def _dense_bwd(method, split, residuals, gs_BxTxO):
     return dx_BxTxI, dkernels, squares_B
 
 
-dense.defvjp(_dense_fwd, _dense_bwd)
+_dense.defvjp(_dense_fwd, _dense_bwd)
 
 
 @jax.custom_vjp
@@ -151,7 +163,6 @@ def _embed_bwd(dtype, lookup, residuals, cotangents):
 embed.defvjp(_embed_fwd, _embed_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 6))
 def tied_head(
     method: str,
     h_BxRxD: jax.Array,
@@ -160,42 +171,53 @@ def tied_head(
     link_BxTxD: jax.Array,
     probe_B: jax.Array,
     split: Split | None = None,
+    ratio: float = rules.GRAM_COST_RATIO,
 ) -> jax.Array:
     """Logits from the embedding table itself, one parameter: h table^T.
 
     Args:
-      method: ``gram``, ``direct`` or ``off``.
+      method: ``auto``, ``gram``, ``direct`` or ``off`` (see ``rules.choose``).
       h_BxRxD: final hidden states at the R target positions.
       table_VxD: the float32 embedding table.
       ids_BxT: the row's input tokens, as given to ``embed``.
       link_BxTxD: the link that ``embed`` gave.
       probe_B: the same probe that ``embed`` took, so that the table counts once.
       split: how hidden states and logits lie on a mesh; None without one.
+      ratio: what ``auto`` goes by.
 
     Returns:
       float32 logits [B, R, V].
+
+    Raises:
+      ValueError: the method is unknown.
     """
-    del method, ids_BxT, link_BxTxD, probe_B, split
+    form = rules.choose(method, *h_BxRxD.shape[1:], len(table_VxD), ratio)
+    return _tied_head(form, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B, split)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 6))
+def _tied_head(form, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B, split):
+    del form, ids_BxT, link_BxTxD, probe_B, split
     return rules.einsum_f32("brd,vd->brv", h_BxRxD, table_VxD.astype(h_BxRxD.dtype))
 
 
-def _tied_head_fwd(method, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B, split):
-    logits = tied_head(method, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B, split)
+def _tied_head_fwd(form, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B, split):
+    logits = _tied_head(form, h_BxRxD, table_VxD, ids_BxT, link_BxTxD, probe_B, split)
     return logits, (h_BxRxD, table_VxD, ids_BxT)
 
 
-def _tied_head_bwd(method, split, residuals, g_BxRxV):
+def _tied_head_bwd(form, split, residuals, g_BxRxV):
     h_BxRxD, table_VxD, ids_BxT = residuals
     algebra = split or rules
     g_BxRxV = g_BxRxV.astype(h_BxRxD.dtype)
     dh_BxRxD = jnp.einsum("brv,vd->brd", g_BxRxV, table_VxD.astype(g_BxRxV.dtype))
     # The logits' cotangent in front: the table's rows come first.
     turned = split.turned() if split else rules
-    if method == rules.DIRECT:
+    if form == rules.DIRECT:
         squares_B, (dtable_VxD,) = turned.direct_squares(g_BxRxV, (h_BxRxD,))
     else:
         (dtable_VxD,) = turned.gradients(g_BxRxV, (h_BxRxD,))
-        if method == rules.GRAM:
+        if form == rules.GRAM:
             squares_B = algebra.gram_squares(h_BxRxD, (g_BxRxV,))
         else:
             squares_B = jnp.zeros(h_BxRxD.shape[0], jnp.float32)
@@ -205,4 +227,4 @@ def _tied_head_bwd(method, split, residuals, g_BxRxV):
     return dh_BxRxD, dtable_VxD, None, link_BxTxD, squares_B
 
 
-tied_head.defvjp(_tied_head_fwd, _tied_head_bwd)
+_tied_head.defvjp(_tied_head_fwd, _tied_head_bwd)

@@ -74,6 +74,69 @@ def test_a_tied_table_is_one_parameter(method, b, t, d, v, data):
     np.testing.assert_allclose(squares, expected, rtol=1e-4, atol=1e-4)
 
 
+SHARES = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
+
+
+def undone(shape, share, seed=0):
+    """Inputs and cotangents whose tokens undo each other in pairs but for a share."""
+    b, t, i, o = shape
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(b, t // 2, i)).repeat(2, axis=1)
+    g = random.normal(size=(b, t // 2, o)).repeat(2, axis=1) * np.tile([1.0, -1.0], t // 2)[:, None]
+    return x.astype(np.float32), (g + share * random.normal(size=g.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("method", ["gram", "direct"])
+def test_a_norm_of_what_is_left_where_tokens_cancel(method, share):
+    shape = 3, 64, 96, 130
+    x, g = undone(shape, share)
+    x[2], g[2] = undone(shape, 1.0, seed=1)[0][2], 1.0  # one that is as it is among them
+    probe, w = jnp.zeros(3), jnp.zeros(shape[2:])
+
+    def loss(probe):
+        return jnp.vdot(taps.dense(method, x, (w,), probe)[0], g)
+
+    exact = np.einsum("bti,bto->bio", x.astype(np.float64), g.astype(np.float64))
+    wanted = np.sqrt(np.square(exact).sum((1, 2)))
+    np.testing.assert_allclose(np.sqrt(jax.grad(loss)(probe)), wanted, rtol=1e-6 + 1e-8 / share)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_repeated_token_whose_cotangents_cancel(share):
+    ids = np.array([[1, 1, 2, 2, 1, 1]], np.int32)
+    g = undone((1, 6, 1, 50), share)[1]
+
+    def loss(probe):
+        return jnp.vdot(taps.embed(jnp.zeros((4, 50)), ids, probe)[0], g)
+
+    exact = np.zeros((4, 50))
+    np.add.at(exact, ids[0], g[0].astype(np.float64))
+    norm = np.sqrt(float(jax.grad(loss)(jnp.zeros(1))[0]))
+    assert norm == pytest.approx(np.linalg.norm(exact), rel=1e-6 + 1e-8 / share)
+
+
+def test_a_method_is_resolved_or_refused():
+    x, w, table = normal(0, 2, 4, 8), normal(1, 8, 8), normal(2, 5, 8)
+    ids, probe = np.zeros((2, 4), np.int32), jnp.zeros(2)
+
+    def squares(method):
+        return jax.grad(lambda p: taps.dense(method, x, (w,), p)[0].sum())(probe)
+
+    def tied(method):
+        def logits(p):
+            return taps.tied_head(method, x, table, ids, jnp.zeros((2, 4, 8)), p).sum()
+
+        return jax.grad(logits)(probe)
+
+    for of in (squares, tied):
+        np.testing.assert_allclose(of("auto"), of("direct"), rtol=1e-5)
+        assert (of("auto") > 0).all() and not of("off").any()
+        for unknown in ("grm", "Gram", "", None):
+            with pytest.raises(ValueError, match="'auto', 'gram', 'direct', 'off'"):
+                of(unknown)
+
+
 @settings(max_examples=10)
 @given(b=SIZES, t=SIZES, d=SIZES)
 def test_small_parameters(b, t, d):
