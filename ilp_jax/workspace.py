@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,8 @@ from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
 from ilp_jax.detect.score import score_step
 from ilp_jax.errors import UserError
-from ilp_jax.mesh.axes import check_fit
+from ilp_jax.mesh import processes
+from ilp_jax.mesh.axes import TENSOR, check_fit, left_whole
 from ilp_jax.mesh.layout import Layout, layout_of
 from ilp_jax.mesh.rows import ONE_DEVICE, Placement
 from ilp_jax.models import weights
@@ -100,7 +102,10 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
         layout,
     )
     if layout is not None:
-        check_fit(layout.mesh, config, decoder.config.n_kv_heads)
+        check_fit(layout.mesh, config)
+        whole = left_whole(layout.mesh.shape[TENSOR], decoder.config)
+        if whole and processes.is_first():
+            print(whole, file=sys.stderr, flush=True)
     tokenizer = load_tokenizer(config.model.path)
     optimizer = make_optimizer(config.train)
     data = build(config, tokenizer)

@@ -101,7 +101,7 @@ def compile_step(
       UserError: libtpu is not here, or rows or heads cannot be split over the mesh.
     """
     layout = Layout(make_mesh(config.mesh, devices_of(chips)), parse(config.mesh.rules))
-    check_fit(layout.mesh, config, model.config.n_kv_heads)
+    check_fit(layout.mesh, config)
     decoder = Decoder(
         model.config, model.norm_method, model.gram_cost_ratio, model.lora, layout.shards
     )

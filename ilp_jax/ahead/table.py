@@ -12,6 +12,7 @@ from rich.text import Text
 from ilp_jax.ahead.hlo import KINDS
 from ilp_jax.ahead.program import Compiled
 from ilp_jax.chips import Slice
+from ilp_jax.mesh import axes
 from ilp_jax.planning import flops
 from ilp_jax.planning.flops import Model
 
@@ -67,6 +68,8 @@ def render(
         f"{where.chip.receives / 1e9:.0f} GB/s between chips; no chip was timed. A collective is "
         "shown as runs (places in the program), GiB received.",
     ]
+    if whole := axes.left_whole(axes.mesh_shape(config.mesh, where.n_chips)[-1], model.config):
+        notes.append(f"{whole}.")
     if largest is not None:
         notes.append(
             f"Most rows that fit, with norms: {largest} a step, {largest / where.n_chips:g} a chip."

@@ -86,16 +86,15 @@ def mesh_shape(settings: ConfigDict, n_devices: int) -> tuple[int, int, int]:
     return tuple(sizes)
 
 
-def check_fit(mesh: Mesh, config: ConfigDict, n_kv_heads: int) -> None:
-    """Whether batches and heads can be split evenly.
+def check_fit(mesh: Mesh, config: ConfigDict) -> None:
+    """Whether batches can be split evenly.
 
     Args:
       mesh: the mesh.
       config: the resolved config.
-      n_kv_heads: key and value heads of the model.
 
     Raises:
-      UserError: rows of a microbatch, or heads, are not divided by their axes.
+      UserError: rows of a microbatch are not divided by their axes.
     """
     parts, size = n_parts(mesh), config.train.batch_size
     if size % (parts * config.train.microbatches):
@@ -106,12 +105,24 @@ def check_fit(mesh: Mesh, config: ConfigDict, n_kv_heads: int) -> None:
             f"{size} rows are not divided evenly over {of}",
             f"give a multiple of {parts * micro}, or fewer devices to mesh.data and mesh.fsdp",
         )
-    if n_kv_heads % mesh.shape[TENSOR]:
-        raise UserError(
-            "config.mesh.tensor",
-            f"{mesh.shape[TENSOR]} does not divide the model's {n_kv_heads} key and value heads",
-            "choose a divisor",
-        )
+
+
+def left_whole(n_tensor: int, model: Any) -> str:
+    """What of a model the axis ``tensor`` does not split, as a line; empty for nothing.
+
+    Args:
+      n_tensor: devices along the axis.
+      model: a ``ModelConfig``.
+    """
+    parts = {
+        "key and value heads": model.n_kv_heads,
+        "hidden channels": model.d_ff,
+        "tokens of the vocabulary": model.vocab_size,
+    }
+    whole = [f"{n:,} {what}" for what, n in parts.items() if n % n_tensor]
+    if not whole:
+        return ""
+    return f"mesh.tensor={n_tensor} leaves whole what it does not divide: {', '.join(whole)}"
 
 
 def n_parts(mesh: Mesh) -> int:

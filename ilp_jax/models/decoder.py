@@ -31,6 +31,8 @@ from ilp_jax.norms.shards import Shards, Split
 GROUPS = ("embed", "attn", "mlp", "norm", "head")
 """Module groups of a gradient norm; every parameter is in exactly one."""
 
+NORM_METHODS = (rules.AUTO, rules.GRAM, rules.DIRECT)
+
 
 def zero_probes(batch_size: int) -> dict[str, jax.Array]:
     """A fresh probe for each group: float32 zeros [B]."""
@@ -92,11 +94,18 @@ class Decoder(nn.Module):
         Returns:
           float32 logits, [B, R, V], or [B, T, V] without ``target_index_BxR``; where ``past``
           is given also the row's own keys and values, each [L, B, T, K, N].
+
+        Raises:
+          ValueError: with probes, for another method or other groups.
         """
         c = self.config
-        method = self.norm_method if probes is not None else rules.OFF
         if probes is None:
-            probes = zero_probes(tokens_BxT.shape[0])
+            method, probes = rules.OFF, zero_probes(tokens_BxT.shape[0])
+        elif self.norm_method not in NORM_METHODS or set(probes) != set(GROUPS):
+            asked = f"norm_method={self.norm_method!r} with probes {sorted(probes)}"
+            raise ValueError(f"{asked}: norms need one of {NORM_METHODS}, and {GROUPS}")
+        else:
+            method = self.norm_method
         options = Options(method, self.gram_cost_ratio, self.lora, self.shards)
         if self.lora is not None:
             # What is frozen gets probes that nobody differentiates.
@@ -139,7 +148,8 @@ class Decoder(nn.Module):
         if self.shards:
             head_spec = self.shards.of_matrix("head/kernel", table_VxD.shape[::-1])
             spec = table_spec if c.tie_embeddings else head_spec
-            split = Split(self.shards, (spec,), output=True, is_head=self.lora is None)
+            splits = self.shards.splits(c.vocab_size)
+            split = Split(self.shards, (spec,), output=splits, is_head=self.lora is None)
             h_BxRxD = split.pin_input(h_BxRxD)
         if c.tie_embeddings:
             logits_BxRxV = taps.tied_head(

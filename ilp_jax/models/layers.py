@@ -74,13 +74,15 @@ class Dense(nn.Module):
       use_bias: whether each has ``{name}/bias``.
       group: module group whose probes collect the squared norms.
       options: see ``Options``.
-      narrows: the input, not the outputs, is what a mesh's axis ``tensor`` splits.
+      parts: heads or channels that a mesh's axis ``tensor`` splits, if it divides them.
+      narrows: the input, not the outputs, has these parts.
     """
 
     features: tuple[tuple[str, int], ...]
     use_bias: bool
     group: str
     options: Options
+    parts: int
     narrows: bool = False
 
     @nn.compact
@@ -101,7 +103,10 @@ class Dense(nn.Module):
                 options.shards.of_layer(f"{self.group}/{name}/kernel", (d_in, width))
                 for name, width in self.features
             )
-            split = Split(options.shards, kernel_specs, self.narrows, not self.narrows)
+            splits = options.shards.splits(self.parts)
+            split = Split(
+                options.shards, kernel_specs, splits and self.narrows, splits and not self.narrows
+            )
         if split:
             x_BxTxI = split.pin_input(x_BxTxI)
         outputs = taps.dense(method, x_BxTxI, kernels, probe_B, split, options.gram_cost_ratio)
@@ -209,7 +214,9 @@ class Attention(nn.Module):
         batch, length, _ = x_BxTxD.shape
         query_width, key_width = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
         q, k, v = _share_scope(
-            self, (("q", query_width), ("k", key_width), ("v", key_width)), c.qkv_bias, "attn"
+            self,
+            (("q", query_width), ("k", key_width), ("v", key_width)),
+            *(c.qkv_bias, "attn", c.n_kv_heads),
         )(x_BxTxD, probes)
         if c.qk_norm == "full":
             q = RMSNorm(c.norm_eps, self.options, name="q_norm")(q, probes["norm"])
@@ -226,9 +233,9 @@ class Attention(nn.Module):
         if past is not None:
             keys, values = (jnp.concatenate(pair, 1) for pair in zip(past, own, strict=True))
         out_BxTxHN = attend(q_BxTxHxN, keys, values, mask_BxTxS)
-        (y_BxTxD,) = _share_scope(self, (("o", c.d_model),), c.o_bias, "attn", narrows=True)(
-            out_BxTxHN, probes
-        )
+        (y_BxTxD,) = _share_scope(
+            self, (("o", c.d_model),), c.o_bias, "attn", c.n_kv_heads, narrows=True
+        )(out_BxTxHN, probes)
         return y_BxTxD, None if past is None else own
 
 
@@ -260,17 +267,19 @@ class GatedMLP(nn.Module):
         """Applies the MLP to every token. [B, T, D]."""
         c = self.config
         gate_BxTxF, up_BxTxF = _share_scope(
-            self, (("gate", c.d_ff), ("up", c.d_ff)), c.mlp_bias, "mlp"
+            self, (("gate", c.d_ff), ("up", c.d_ff)), c.mlp_bias, "mlp", c.d_ff
         )(x_BxTxD, probes)
-        (y_BxTxD,) = _share_scope(self, (("down", c.d_model),), c.mlp_bias, "mlp", narrows=True)(
-            nn.silu(gate_BxTxF) * up_BxTxF, probes
-        )
+        (y_BxTxD,) = _share_scope(
+            self, (("down", c.d_model),), c.mlp_bias, "mlp", c.d_ff, narrows=True
+        )(nn.silu(gate_BxTxF) * up_BxTxF, probes)
         return y_BxTxD
 
 
-def _share_scope(module, features, use_bias: bool, group: str, narrows: bool = False) -> Dense:
+def _share_scope(
+    module, features, use_bias: bool, group: str, parts: int, narrows: bool = False
+) -> Dense:
     """A ``Dense`` whose parameters lie directly under ``module`` (attn/q, not attn/Dense_0/q)."""
-    dense = Dense(features, use_bias, group, module.options, narrows)
+    dense = Dense(features, use_bias, group, module.options, parts, narrows)
     nn.share_scope(module, dense)
     return dense
 

@@ -19,6 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ilp_jax.mesh.rules import Rule, spec_of
 from ilp_jax.norms import rules
 
+_Axes = tuple[tuple[str, ...], tuple[str, ...]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Shards:
@@ -27,7 +29,7 @@ class Shards:
     Attributes:
       mesh: the mesh.
       batch: axes that split the rows.
-      tensor: axis that splits heads, hidden widths and the vocabulary.
+      tensor: axis that splits heads, hidden widths and the vocabulary, where it divides them.
       rules: which axes split which parameters.
     """
 
@@ -70,6 +72,10 @@ class Shards:
     def divides(self, batch_size: int) -> bool:
         """Whether so many rows can be split evenly."""
         return batch_size % self.n_batch == 0
+
+    def splits(self, n_parts: int) -> bool:
+        """Whether ``tensor`` divides the parts of a width (heads, channels, tokens)."""
+        return n_parts % self.mesh.shape[self.tensor] == 0
 
     @property
     def n_batch(self) -> int:
@@ -132,54 +138,69 @@ class Split:
         self, x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]
     ) -> tuple[jax.Array, ...]:
         """``rules.gradients``, reduced into the parts that each device keeps."""
+        axes = self._axes(x_BxTxI, gs_BxTxO)
 
         def local(x, gs):
-            return self._reduced(rules.gradients(x, gs))
+            return self._reduced(rules.gradients(x, gs), axes)
 
-        return self._map(local, len(gs_BxTxO), self._places())(x_BxTxI, gs_BxTxO)
+        return self._map(local, len(gs_BxTxO), self._places(axes))(x_BxTxI, gs_BxTxO)
 
     def direct_squares(
         self, x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """``rules.direct_squares``; the loop over examples runs on each device by itself."""
+        axes = self._axes(x_BxTxI, gs_BxTxO)
 
         def local(x, gs):
             squares_B, totals_IxO = rules.direct_squares(x, gs)
-            return self._over_widths(squares_B), self._reduced(totals_IxO)
+            return self._over_widths(squares_B), self._reduced(totals_IxO, axes)
 
-        return self._map(local, len(gs_BxTxO), (PartitionSpec(self.shards.batch), self._places()))(
-            x_BxTxI, gs_BxTxO
-        )
+        places = PartitionSpec(self.shards.batch), self._places(axes)
+        return self._map(local, len(gs_BxTxO), places)(x_BxTxI, gs_BxTxO)
 
-    def _axes(self, kernel: PartitionSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """For each dimension of a kernel the axes of the rows that its parts are reduced over."""
+    def _axes(self, x_BxTxI: jax.Array, gs_BxTxO: tuple[jax.Array, ...]) -> tuple[_Axes, ...]:
+        """For each dimension of each kernel the rows' axes that its parts are reduced over.
+
+        None where they do not divide what ``tensor`` leaves of it: that stays whole.
+        """
+        sizes = self.shards.mesh.shape
         found = []
-        for entry in kernel:
-            found.append(tuple(axis for axis in axes_of(entry) if axis in self.shards.batch))
+        for kernel, g in zip(self.kernels, gs_BxTxO, strict=True):
+            of_kernel = []
+            for entry, array, split in zip(
+                kernel, (x_BxTxI, g), (self.input, self.output), strict=True
+            ):
+                axes = tuple(axis for axis in axes_of(entry) if axis in self.shards.batch)
+                width = array.shape[-1] // (sizes[self.shards.tensor] if split else 1)
+                divided = width % math.prod(sizes[axis] for axis in axes) == 0
+                of_kernel.append(axes if divided else ())
+            found.append(tuple(of_kernel))
         return tuple(found)
 
-    def _places(self) -> tuple[PartitionSpec, ...]:
+    def _places(self, axes: tuple[_Axes, ...]) -> tuple[PartitionSpec, ...]:
         """Where the reduced gradients lie: as the kernels, where a width is split over that too."""
         tensor, found = self.shards.tensor, []
-        for kernel in self.kernels:
+        for of_kernel in axes:
             entries = []
-            for axes, split in zip(self._axes(kernel), (self.input, self.output), strict=True):
+            for of_width, split in zip(of_kernel, (self.input, self.output), strict=True):
                 # A width's own parts come first: each device has them before rows are reduced.
-                entries.append(((tensor,) if split else ()) + axes or None)
+                entries.append(((tensor,) if split else ()) + of_width or None)
             found.append(PartitionSpec(*entries))
         return tuple(found)
 
-    def _reduced(self, grads_IxO: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def _reduced(
+        self, grads_IxO: tuple[jax.Array, ...], axes: tuple[_Axes, ...]
+    ) -> tuple[jax.Array, ...]:
         """Sums over the devices' rows; left to itself the compiler sums whole gradients on all."""
         out = []
-        for grad_IxO, kernel in zip(grads_IxO, self.kernels, strict=True):
+        for grad_IxO, of_kernel in zip(grads_IxO, axes, strict=True):
             scattered: tuple[str, ...] = ()
-            for dim, axes in enumerate(self._axes(kernel)):
-                if axes:
+            for dim, of_width in enumerate(of_kernel):
+                if of_width:
                     grad_IxO = jax.lax.psum_scatter(
-                        grad_IxO, axes, scatter_dimension=dim, tiled=True
+                        grad_IxO, of_width, scatter_dimension=dim, tiled=True
                     )
-                    scattered += axes
+                    scattered += of_width
             rest = tuple(axis for axis in self.shards.batch if axis not in scattered)
             out.append(jax.lax.psum(grad_IxO, rest) if rest else grad_IxO)
         return tuple(out)

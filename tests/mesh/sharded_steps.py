@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -17,6 +19,7 @@ from ilp_jax.mesh.layout import layout_of
 from ilp_jax.mesh.rows import fetch_own
 from ilp_jax.models.config import ModelConfig
 from ilp_jax.models.decoder import Decoder
+from ilp_jax.models.lora import LoraConfig
 from ilp_jax.norms import check
 from ilp_jax.train.optim import make_optimizer
 from ilp_jax.train.step import in_microbatches, init_state
@@ -30,21 +33,13 @@ FAMILIES = {
 }
 
 
-def model(family: str) -> ModelConfig:
-    return ModelConfig(
-        vocab_size=32,
-        d_model=64,
-        n_layers=2,
-        n_heads=4,
-        n_kv_heads=2,
-        head_dim=16,
-        d_ff=96,
-        remat="full",
-        **FAMILIES[family],
-    )
+def model(family: str, shape: Mapping[str, int]) -> ModelConfig:
+    sizes = {"vocab_size": 32, "d_model": 64, "n_heads": 4, "n_kv_heads": 2, "d_ff": 96}
+    of_family = FAMILIES[family]
+    return ModelConfig(n_layers=2, head_dim=16, remat="full", **sizes | shape, **of_family)
 
 
-def settings(**sizes: int) -> ConfigDict:
+def settings(**sizes) -> ConfigDict:
     fields = mesh_fields()
     fields.update(sizes)
     return fields
@@ -56,33 +51,43 @@ def collectives(compiled) -> dict[str, tuple[int, float]]:
     return {kind: (one.runs, one.received) for kind, one in found.items()}
 
 
-def step(config: ModelConfig, rows, method: str, layout, n_microbatches: int, norms: bool = True):
+def step(decoder: Decoder, rows, layout, n_microbatches: int, norms: bool = True):
     """The state after an update, the statistics by row, and the compiled program."""
-    decoder = Decoder(config, method)
     optimizer = make_optimizer(default_config().train)
-    state = init_state(check.random_params(decoder, rows), optimizer)
+    params, base = check.random_params(decoder, rows), None
+    if decoder.lora:
+        base, params = params
+    state = init_state(params, optimizer)
     place = None
     if layout is not None:
         decoder = dataclasses.replace(decoder, shards=layout.shards)
-        state = jax.device_put(state, layout.shardings(state))
+        state, base = jax.device_put((state, base), layout.shardings((state, base)))
         place = layout.placement
     cut = in_microbatches(rows, n_microbatches, *(() if place is None else (place,)))
     rate = jax.device_put(np.float32(1e-3), None if place is None else place.whole)
     program = make_programs(decoder, optimizer, "token", layout).train[norms]
-    compiled = program.lower(state, cut, rate).compile()
+    compiled = program.lower(state, cut, rate, base).compile()
     with jax.transfer_guard("disallow"):
-        state, stats = compiled(state, cut, rate)
+        state, stats = compiled(state, cut, rate, base)
     return state, fetch_own(stats)[1], compiled
 
 
-def compare(family: str, method: str, sizes: dict[str, int], n_microbatches: int) -> dict:
+def compare(
+    family: str,
+    method: str,
+    sizes: dict,
+    n_microbatches: int,
+    shape: Mapping[str, int] = MappingProxyType({}),
+    rank: int = 0,
+) -> dict:
     """Errors of a sharded step, and its collectives with and without norms."""
-    config = model(family)
+    config = model(family, shape)
+    decoder = Decoder(config, method, lora=LoraConfig(rank) if rank else None)
     rows = check.random_rows(config, n_rows=16, length=24)
-    plain_state, plain, _ = step(config, rows, method, None, n_microbatches)
+    plain_state, plain, _ = step(decoder, rows, None, n_microbatches)
     layout = layout_of(settings(**sizes))
-    state, stats, compiled = step(config, rows, method, layout, n_microbatches)
-    *_, without = step(config, rows, method, layout, n_microbatches, norms=False)
+    state, stats, compiled = step(decoder, rows, layout, n_microbatches)
+    *_, without = step(decoder, rows, layout, n_microbatches, norms=False)
     errors = {
         name: float(np.max(np.abs(stats[name] - values) / np.maximum(np.abs(values), 1e-3)))
         for name, values in plain.items()
@@ -94,7 +99,7 @@ def compare(family: str, method: str, sizes: dict[str, int], n_microbatches: int
         jax.device_get(state.opt_state[1].mu),
         jax.device_get(plain_state.opt_state[1].mu),
     )
-    kernel = state.opt_state[1].mu["layers"]["mlp"]["up"]["kernel"]
+    kernel = jax.tree.leaves(state.opt_state[1].mu["layers"]["mlp"]["up"])[0]
     return {
         "errors": errors,
         "moments": max(jax.tree.leaves(moments)),
