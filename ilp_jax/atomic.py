@@ -30,19 +30,21 @@ _IN_MEMORY = 1 << 26  # Bytes of an object that are uploaded as one.
 
 
 def as_path(path: epath.PathLike) -> epath.Path:
-    """The path as an ``epath.Path``, with ``~`` expanded.
+    """The path as an ``epath.Path``, with a leading ``~`` of a text expanded.
 
     Args:
       path: local path or ``gs://`` address.
 
     Returns:
-      The path; nothing is opened.
+      The path; nothing is opened. That of a folder whose own name begins with ``~``, such as
+      ``./~x``, is absolute, so that read as a text again it is the same.
 
     Raises:
       UserError: it is another address, such as ``s3://``.
     """
     check_place(path)
-    return epath.Path(path).expanduser()
+    found = epath.Path(os.path.expanduser(path) if isinstance(path, str) else path)
+    return found.absolute() if str(found).startswith("~") else found
 
 
 def is_local(path: epath.PathLike) -> bool:

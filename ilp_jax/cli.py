@@ -184,6 +184,7 @@ def _dispatch(argv: list[str]) -> int:
     workdirs = options.workdir if isinstance(options.workdir, list) else [options.workdir]
     for workdir in filter(None, workdirs):
         storage.check_place(workdir, "--workdir", written=True)
+        workdir = os.path.expanduser(workdir)
         if os.path.exists(workdir) and not os.path.isdir(workdir):
             raise UserError(workdir, "is a file, not a folder", "give another --workdir")
     for name in ("config", "out", "base", "tuned", "data"):
@@ -326,10 +327,11 @@ def _show(result: Any) -> None:
     elif result is not None:
         from rich.console import Console
 
-        console = Console()
+        # Nothing that is shown is markup: paths have brackets and colons, too.
+        console = Console(markup=False, emoji=False)
         # A log has no width of its own, and a table cut short helps nobody.
         console.width = max(console.width, 90) if console.is_terminal else 120
-        console.print(result, highlight=False)
+        console.print(result, highlight=False, crop=False)
 
 
 def _split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -139,9 +139,9 @@ def from_run(workdir: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
       UserError: no readable run.json there, or one of another layout.
     """
-    from etils import epath  # slow to import, and only needed here
+    from ilp_jax import files  # slow to import, and only needed here
 
-    path = epath.Path(workdir) / "run.json"
+    path = files.as_path(workdir) / "run.json"
     try:
         stored = json.loads(path.read_text())["config"]
         stages = dict(stored.get("stages", {}))

@@ -21,7 +21,7 @@ from ilp_jax.stats import replay as replayed
 from ilp_jax.stats.projections import PROJECTIONS
 from ilp_jax.stats.reader import INFERENCE
 from ilp_jax.train import loop
-from ilp_jax.train.checkpoint import Checkpoints
+from ilp_jax.train.checkpoint import Checkpoints, check_place
 from ilp_jax.workspace import Workspace, load_weights, open_workspace
 from ilp_jax.world.base import located
 
@@ -51,6 +51,7 @@ class Session:
           UserError: the run goes on, and something is not what it began from.
         """
         if self._workspace is None:
+            check_place(self.workdir)
             opened = tuned.open_pair if self.config.model.tuned else open_workspace
             config = processes.first_then_rest(lambda: located(self.config))
             ws = opened(config, self.workdir)
@@ -172,8 +173,10 @@ def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
       workdir: the run's folder.
 
     Raises:
-      UserError: the folder is in use, or holds a run of another config.
+      UserError: the folder is in use, holds a run of another config, or is no place for one.
     """
+    if not (workdir / run_record.FILE).exists():
+        check_place(workdir)
     hashed = config_hash(config)
     if len(set(hashes := processes.exchange(hashed))) > 1:
         raise UserError(

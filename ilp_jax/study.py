@@ -105,7 +105,7 @@ def report(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
     """Writes ``report.html`` again, whatever was written before. See ``run``."""
     run_record.forget_phase(workdir, "report")
     _run_phases(config, workdir, ("report",))
-    return _report_line(epath.Path(workdir))
+    return _report_line(files.as_path(workdir))
 
 
 def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> str:
@@ -124,7 +124,7 @@ def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> 
         Face's has this model's variant.
     """
     _phases_of(config, ("train",))
-    with open_session(config, epath.Path(workdir)) as session:
+    with open_session(config, files.as_path(workdir)) as session:
         _require_before(session.config, session.workdir, "detect", PHASES)
         ws = session.workspace
         params = merged(jax.device_get(session.restore_final()), ws.decoder.lora)
@@ -147,7 +147,7 @@ def replay(config: ConfigDict, workdir: epath.PathLike, limit: int | None = None
       UserError: the run is not finished, or was replayed with other settings before.
       RunFailure: see ``train.replay.replay``.
     """
-    workdir = epath.Path(workdir)
+    workdir = files.as_path(workdir)
     _phases_of(config, ("train",))
     _require_before(config, workdir, "diagnose", PHASES)
     # Before the config is written: one that is refused must not become the run's.
@@ -172,7 +172,7 @@ def influence(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
       UserError: the run is not finished, or has no verdicts at the ends of its stages.
       RunFailure: see ``train.influence.influence``.
     """
-    workdir = epath.Path(workdir)
+    workdir = files.as_path(workdir)
     _phases_of(config, ("train",))
     _require_before(config, workdir, "diagnose", PHASES)
     # Before the config is written: one that is refused must not become the run's.
@@ -202,7 +202,7 @@ def mitigate(
       UserError: the run is not finished, or has none of the verdicts that arms rest on.
       RunFailure: an arm failed; what is trained is kept.
     """
-    workdir = epath.Path(workdir)
+    workdir = files.as_path(workdir)
     _phases_of(config, ("train",))
     _require_before(config, workdir, "diagnose", PHASES)
     # Before the config is written: one that is refused must not become the run's.
@@ -252,13 +252,13 @@ def apply(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> s
     Raises:
       UserError: the run is not finished, or the folder is in use.
     """
-    workdir = epath.Path(workdir)
+    workdir = files.as_path(workdir)
     _phases_of(config, ("train",))
     _require_before(config, workdir, "diagnose", PHASES)
     if nothing := experiment.nothing_to_mend(config, workdir):
         return f"{nothing}, and nothing is written"
     with open_session(config, workdir) as session:
-        return experiment.applied(session, experiment.context_of(session), epath.Path(out))
+        return experiment.applied(session, experiment.context_of(session), files.as_path(out))
 
 
 def preview(config: ConfigDict, n: int) -> RenderableType:
@@ -276,7 +276,7 @@ def preview(config: ConfigDict, n: int) -> RenderableType:
 def _run_phases(
     config: ConfigDict, workdir: epath.PathLike, wanted: tuple[str, ...]
 ) -> RenderableType:
-    workdir, possible = epath.Path(workdir), _phases_of(config, wanted)
+    workdir, possible = files.as_path(workdir), _phases_of(config, wanted)
     if config.model.tuned and "detect" in wanted and not run_record.is_finished(workdir, "detect"):
         tuned.check_pair(config)
     with open_session(config, workdir) as session:
@@ -459,4 +459,6 @@ def _result(workdir: epath.Path, phase: str) -> RenderableType:
         lines.append(_report_line(workdir))
     if phase not in ("diagnose", "report"):
         return lines[0]
+    # Not wrapped: a path is to be copied.
+    lines = [Text(line, no_wrap=True, overflow="ignore") for line in lines]
     return Group(table.render(files.read_json(workdir / analysis.SUMMARY)), *lines)

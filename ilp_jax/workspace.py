@@ -14,6 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
+from ilp_jax import files
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
 from ilp_jax.detect.score import score_step
@@ -112,7 +113,7 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
     check_vocabulary(config.model.path, data, decoder.config.vocab_size)
     return Workspace(
         config=config,
-        workdir=epath.Path(workdir),
+        workdir=files.as_path(workdir),
         data=data,
         tokenizer=tokenizer,
         decoder=decoder,

@@ -71,7 +71,7 @@ def compile_ahead(
     if out is not None:
         rows = [dataclasses.asdict(one) for one in found]
         files.write_json(
-            epath.Path(out),
+            out,
             {"topology": str(where), "mfu": share, "steps": rows, "largest_batch": most},
         )
     return render(config, model, where, share, found, most)

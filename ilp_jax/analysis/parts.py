@@ -85,7 +85,8 @@ class Parts:
             frame = self._kept[f"{name}.{part}"]
             return frame if columns is None else frame.select(columns)
         path = self._folder / f"{name}.{part}.arrow"
-        return pl.read_ipc(path, columns=columns and list(columns))
+        rows = pl.scan_ipc(path, glob=False)
+        return (rows if columns is None else rows.select(columns)).collect()
 
     def each(self, name: str, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
         """A table kept before, part after part."""

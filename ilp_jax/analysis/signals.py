@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import parquet
+from ilp_jax import files, parquet
 from ilp_jax.analysis import dynamics, retention
 from ilp_jax.analysis.duplicates import REPRESENTED
 from ilp_jax.analysis.parts import Parts
@@ -135,7 +135,7 @@ def _ends(parts: Parts) -> tuple[pl.DataFrame, bool]:
 
 def read_signals(workdir: epath.PathLike, kept: pl.Expr | None = None) -> pl.DataFrame:
     """Reads ``signals.parquet``; with ``kept`` only the rows for which that is true."""
-    path = epath.Path(workdir) / FILE
+    path = files.as_path(workdir) / FILE
     return parquet.read(path) if kept is None else parquet.read_where(path, kept)
 
 

@@ -93,7 +93,7 @@ def across(runs: Sequence[epath.PathLike], point: str = "final") -> dict[str, An
     Raises:
       UserError: fewer than two different folders, or one that is not a finished run's.
     """
-    folders = [epath.Path(run) for run in runs]
+    folders = [files.as_path(run) for run in runs]
     if len(set(map(str, folders))) < max(len(folders), 2):
         what = "stability over runs needs two different folders or more"
         raise UserError(", ".join(map(str, folders)) or "runs", what, "give each run once")

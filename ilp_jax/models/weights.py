@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,10 +68,7 @@ def resolve(path: str) -> Path:
     if str(path).startswith("package:"):
         raise UserError(path, "is no package with a known model", f"the one known is {SMOLLM2}")
     check_place(path, buckets=False)
-    try:
-        place = Path(path).expanduser()
-    except RuntimeError as error:  # ~name of nobody
-        raise UserError(path, f"no such folder ({error})", "give the whole path") from error
+    place = Path(os.path.expanduser(path))
     if place.is_dir() or (place.is_file() and place.suffix == ".gguf"):
         return place
     if place.is_file():

@@ -51,7 +51,7 @@ def plan(
     where = where or measure.cpu(subject.model.config, _usual_tokens(subject))
     found = plan_of(subject.model, counts, config, where, mfu)
     if out is not None:
-        files.write_json(epath.Path(out), to_dict(found))
+        files.write_json(out, to_dict(found))
     notes = [f"Assumed in place of the data: {subject.assumed}."] if subject.assumed else []
     return Group(render(found), *notes)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ilp_jax import files
-from ilp_jax.errors import RunFailure
+from ilp_jax.errors import RunFailure, UserError
 from ilp_jax.mesh import processes
 from ilp_jax.train.checksums import check_checksums, write_checksums
 
@@ -32,6 +34,7 @@ _META = "meta"
 _ASIDE = "unreadable"
 _NOTES_BYTES = 1 << 20  # What a checkpoint takes beside its arrays.
 _FULL_TEXTS = ("no space left", "disk quota exceeded")
+_DEEPEST = 300  # Bytes of the longest path within a run's folder, Orbax's temporary names included.
 
 
 class Restored(NamedTuple):
@@ -51,6 +54,29 @@ def abstract(state: PyTree) -> PyTree:
       The same tree with a `jax.ShapeDtypeStruct` for every array.
     """
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+
+
+def check_place(workdir: epath.PathLike) -> None:
+    """Refuses a folder whose checkpoints could not be written or read, before there are any.
+
+    Args:
+      workdir: the run's folder.
+
+    Raises:
+      UserError: TensorStore takes its path for another one, or it is too long.
+    """
+    if re.match(r"\w+://", os.fspath(workdir)):
+        return
+    path = os.path.abspath(workdir)
+    if "\\" in path:
+        what = "has a backslash in its path"
+    elif "/gs:/" in f"{path}/":
+        what = 'has "gs:" in its path'
+    elif len(os.fsencode(path)) + _DEEPEST > os.pathconf("/", "PC_PATH_MAX"):
+        what = "is too long a path"
+    else:
+        return
+    raise UserError(workdir, f"{what}: checkpoints there cannot be read", "give another --workdir")
 
 
 class Checkpoints:
@@ -317,8 +343,8 @@ def _manager(folder: epath.Path, keep: int) -> ocp.CheckpointManager:
         logger.addFilter(_NotOrbaxErrors())
     with _failures(folder):
         return ocp.CheckpointManager(
-            # Orbax wants an absolute path.
-            folder if not files.is_local(folder) else folder.absolute(),
+            # Orbax wants an absolute path, and globs beneath it.
+            folder if not files.is_local(folder) else _Literal(folder.absolute()),
             options=options,
             item_names=(_STATE, _META),
         )
@@ -376,6 +402,13 @@ def _require_space(folder: epath.Path, n_bytes: int) -> None:
     needed = n_bytes + n_bytes // 20 + _NOTES_BYTES
     if shutil.disk_usage(folder).free < needed:
         raise files.disk_full(folder, needed)
+
+
+class _Literal(type(epath.Path("/"))):
+    """A local path of which ``glob`` takes the pattern alone as one, not the path as well."""
+
+    def glob(self, pattern: str) -> Iterator[epath.Path]:
+        return (self / os.path.relpath(one, self) for one in Path(self).glob(pattern))
 
 
 class _NotOrbaxErrors(logging.Filter):

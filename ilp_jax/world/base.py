@@ -204,7 +204,7 @@ def cache_folder(cache_dir: str) -> Path:
       cache_dir: the config's field; empty for ``ilp_jax`` in the user's cache folder.
     """
     if cache_dir:
-        return Path(cache_dir).expanduser() / "worlds"
+        return Path(os.path.expanduser(cache_dir)) / "worlds"
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "ilp_jax" / "worlds"
 

@@ -43,7 +43,7 @@ def read_worlds(
     """
     tables, seen = [], {}
     for workdir in workdirs:
-        rows = _read_world(epath.Path(workdir), detector, point)
+        rows = _read_world(files.as_path(workdir), detector, point)
         key = rows.row(0, named=True)
         key = (key["world"], key["family"], key["seed"])
         if key in seen:
