@@ -161,6 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         failure = storage.failure(error)
         if failure is not None:
             return _say(f"error: {failure}", failure.exit_code)
+        processes = sys.modules.get("ilp_jax.mesh.processes")
+        if processes is not None and processes.is_loss(error):
+            return _say(f"error: {processes.lost(error)}", 1)
         _leave(1, error)
         raise
 

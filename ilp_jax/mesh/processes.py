@@ -8,6 +8,8 @@ and the others learn of it through JAX's coordination service, which costs no de
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import itertools
 import json
 import os
@@ -37,6 +39,9 @@ _OF_CLUSTERS = {
     "SLURM_NTASKS": int,
     "OMPI_COMM_WORLD_SIZE": int,
 }
+_kept: list[Any] = []  # What C code calls, which knows no references.
+# In the texts of JAX's errors when a collective or the service lost another process.
+_LOST = ("connection closed by peer", "connection reset", "socket closed", "gloo", "coordination")
 # The service's keys can be set once each; all processes count their agreements alike.
 _turns = itertools.count()
 
@@ -102,17 +107,62 @@ def _initialize(settings: ConfigDict, environ: MutableMapping[str, str]) -> None
     timer.daemon = True
     timer.start()
     try:
-        jax.distributed.initialize(
-            **how,
-            initialization_timeout=int(settings.join_seconds) + _MARGIN_SECONDS,
-            heartbeat_timeout_seconds=int(settings.heartbeat_seconds),
-            shutdown_timeout_seconds=int(settings.heartbeat_seconds),
-        )
+        with _told_of_a_loss():
+            jax.distributed.initialize(
+                **how,
+                initialization_timeout=int(settings.join_seconds) + _MARGIN_SECONDS,
+                heartbeat_timeout_seconds=int(settings.heartbeat_seconds),
+                shutdown_timeout_seconds=int(settings.heartbeat_seconds),
+            )
     except (ValueError, RuntimeError) as error:
         told = " ".join(str(error).split())[:160]
         raise wrong(f"cannot find each other from here ({told})") from error
     finally:
         timer.cancel()
+
+
+@contextlib.contextmanager
+def _told_of_a_loss() -> Iterator[None]:
+    """While it is open, JAX's client is made to call us when another process is lost.
+
+    Its own way is a dump of the stack and `abort`; ``jax.distributed`` passes no callback on. This
+    jaxlib (0.10) cannot hand a callback its argument and aborts instead, after two lines: so that
+    is caught as well, in whatever thread it is.
+    """
+    from jax._src import distributed
+
+    def end(*_: Any) -> None:
+        _give_up(lost())
+
+    real = distributed._jax.get_distributed_runtime_client
+    distributed._jax.get_distributed_runtime_client = functools.partial(
+        real, missed_heartbeat_callback=end
+    )
+    try:
+        yield
+        at_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(end)
+        _kept.append(at_abort)
+        ctypes.CDLL(None).signal(signal.SIGABRT, at_abort)
+    finally:
+        distributed._jax.get_distributed_runtime_client = real
+
+
+def lost(told: object = "") -> RunFailure:
+    """What a process says when another of its run is gone, or JAX ended it for another reason."""
+    short = " ".join(str(told).split())[:160]
+    return RunFailure(
+        f"the run's {count()} processes",
+        "one ended or does not answer any more, so this one ends"
+        + (f" ({short})" if short else ""),
+        "see what the others said last, then give all of them the same command: it goes on",
+    )
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error of JAX's comes from another process that is gone."""
+    text = str(error).lower()
+    of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    return count() > 1 and of_jax and any(one in text for one in _LOST)
 
 
 def _give_up(error: UserError) -> None:

@@ -293,6 +293,63 @@ def test_a_part_that_one_process_cannot_read_is_passed_over_by_all(two, tmp_path
     assert two(UNREADABLE, str(tmp_path / "state")) == 0
 
 
+LOST = """
+import os, signal, sys, time
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from ilp_jax import cli
+from ilp_jax.config import default_config
+from ilp_jax.mesh import processes
+
+settings = default_config().mesh
+settings.heartbeat_seconds = 3
+processes.join(settings)
+
+def work(words):
+    processes.exchange(None)
+    if processes.index() == int(words[0]):
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if words[1] == "waiting":
+        processes.exchange(None)
+    split = NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec("x"))
+    rows = jax.make_array_from_process_local_data(split, jnp.ones((1, 4)), (2, 4))
+    total = jax.jit(jnp.sum)
+    while True:
+        jax.block_until_ready(total(rows))
+
+cli._dispatch = work
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("meanwhile", ["waiting", pytest.param("adding", marks=pytest.mark.slow)])
+def test_who_is_left_says_so(tmp_path, lost, meanwhile):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{one.getsockname()[1]}"
+    (tmp_path / "program.py").write_text(LOST)
+    words = [sys.executable, str(tmp_path / "program.py"), str(lost), meanwhile]
+    place = {"JAX_PLATFORMS": "cpu", processes.ADDRESS: address, processes.COUNT: "2"}
+    started = [
+        subprocess.Popen(
+            words,
+            env={**os.environ, **place, processes.NUMBER: str(number)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    _, told = started[1 - lost].communicate(timeout=120)
+    started[lost].communicate()
+    assert started[1 - lost].returncode == 1, told
+    assert told.splitlines()[-1].startswith("ilp: error: the run's 2 processes: one ended"), told
+    assert "Traceback" not in told
+
+
 def test_a_run_meant_for_more_processes_is_refused(tiny_arguments, tmp_path, capsys):
     words = ["run", *tiny_arguments(tmp_path / "run", "--config.mesh.processes=1")]
     settings = default_config().mesh
