@@ -58,7 +58,7 @@ def is_temporary(name: str) -> bool:
 
 
 def write_with(path: epath.PathLike, put: Callable[[BinaryIO], Any], n_bytes: int = 0) -> None:
-    """Writes a file atomically; ``put`` fills it, ``n_bytes`` is its size for the advice."""
+    """Writes a file atomically; ``put`` fills it and may read it, ``n_bytes`` is for the advice."""
     path = as_path(path)
     if not is_local(path):
         _upload(path, put)
@@ -68,7 +68,7 @@ def write_with(path: epath.PathLike, put: Callable[[BinaryIO], Any], n_bytes: in
     try:
         with disk_full_as_failure(path, n_bytes):
             folder.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
+            with open(temporary, "w+b") as file:
                 put(file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -142,13 +142,12 @@ def from_run(workdir: str, overrides: Sequence[str] = ()) -> ConfigDict:
     from ilp_jax import files  # slow to import, and only needed here
 
     path = files.as_path(workdir) / "run.json"
-    try:
-        stored = json.loads(path.read_text())["config"]
-        stages = dict(stored.get("stages", {}))
-    except FileNotFoundError:
-        raise UserError(path, "does not exist", "name the study's file with --config") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(path, f"holds no configuration ({error!r})", "give --config") from None
+    if not path.exists():
+        raise UserError(path, "does not exist", "name the study's file with --config")
+    stored = files.read_json(path).get("config")
+    stages = stored.get("stages") if isinstance(stored, dict) else None
+    if not isinstance(stages, dict):
+        raise UserError(path, "holds no configuration", "restore it from a copy")
     stored = {**stored, "stages": stages}
     return validate(apply_overrides(_like_default(stored, str(path)), overrides))
 

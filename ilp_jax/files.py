@@ -122,25 +122,36 @@ def to_json(value: Any, **options: Any) -> str:
     return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, **options)
 
 
-def read_json(path: epath.PathLike) -> Any:
-    """Reads a JSON file.
+def read_json(path: epath.PathLike, mend: str = "restore it from a copy") -> dict[str, Any]:
+    """Reads a JSON file that holds an object, as all of a run's do.
 
     Args:
       path: the file.
+      mend: how a damaged one is put right.
 
     Returns:
-      The value.
+      The object.
 
     Raises:
-      UserError: the file is missing or is not JSON.
+      UserError: the file is missing, or is not a JSON object.
     """
     path = as_path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(path, "there is no such file", "check the path") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(path, f"is not JSON ({error})", "restore or delete it") from error
+    except IsADirectoryError:
+        raise UserError(path, "is a folder, not a file", mend) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(path, f"is not JSON ({error})", mend) from error
+    if not isinstance(value, dict):
+        raise UserError(path, f"holds no JSON object but {_short(value)}", mend)
+    return value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 20 else f"{text[:20]}..."
 
 
 def _plain(value: Any) -> Any:

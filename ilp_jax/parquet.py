@@ -1,13 +1,14 @@
 """Tables of a run: Parquet files with a version, on a local disk or in a bucket.
 
-Each is written whole or not at all; see `atomic`.
+Each is written whole or not at all (see `atomic`), with checksums of its pages, which any reader
+of Parquet may compare, and one of the whole file (see `seal`), which is compared here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import polars as pl
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etils import epath
 
+from ilp_jax import seal
 from ilp_jax.atomic import as_path, is_local, write_with
 from ilp_jax.errors import UserError
 
@@ -23,6 +25,14 @@ SCHEMA_VERSION = 1
 """Version of every table of a run; it grows when a column changes its meaning."""
 
 VERSION_KEY = "schema_version"
+SEAL_KEY = "checksum"
+OWN_KEYS = (VERSION_KEY, SEAL_KEY)
+"""Pairs of every table's metadata: the schema's version, and that the file has a checksum."""
+
+# What Arrow raises on bytes that are not what they should be (UnicodeDecodeError is a ValueError).
+_DAMAGE = (pa.ArrowException, OSError, ValueError)
+_HOW = {"compression": "zstd", "write_page_checksum": True}
+_OWN = {VERSION_KEY.encode(): str(SCHEMA_VERSION).encode(), SEAL_KEY.encode(): b"crc32"}
 
 
 def write(
@@ -51,20 +61,14 @@ def write(
         table = table.to_arrow(compat_level=pl.CompatLevel.oldest())
     if schema is not None:
         table = conform(table, schema)
-    entries = {VERSION_KEY: str(SCHEMA_VERSION), **(metadata or {})}
-    kept = table.schema.metadata or {}
-    table = table.replace_schema_metadata({**kept, **{k: str(v) for k, v in entries.items()}})
+    table = table.replace_schema_metadata(_stored(table.schema, metadata).metadata)
 
-    def put(file: BinaryIO) -> None:
+    def fill(file: BinaryIO) -> None:
         pq.write_table(
-            table,
-            file,
-            compression="zstd",
-            use_dictionary=dictionary,
-            row_group_size=row_group_rows,
+            table, file, use_dictionary=dictionary, row_group_size=row_group_rows, **_HOW
         )
 
-    write_with(path, put, table.nbytes)
+    _write_sealed(path, fill, table.nbytes)
 
 
 def write_parts(
@@ -93,22 +97,59 @@ def write_parts(
       RunFailure: the disk is full; no temporary file is left.
       ValueError: a part lacks a column of the schema, or has one more.
     """
-    entries = {VERSION_KEY: str(SCHEMA_VERSION), **(metadata or {})}
-    stored = schema.with_metadata({**(schema.metadata or {}), **entries})
     n_rows = 0
 
-    def put(file: BinaryIO) -> None:
+    def fill(written: pq.ParquetWriter) -> None:
         nonlocal n_rows
-        with pq.ParquetWriter(
-            file, stored, compression="zstd", use_dictionary=dictionary
-        ) as written:
-            for table in tables:
-                n_rows += table.num_rows
-                table = conform(table, schema).replace_schema_metadata(stored.metadata)
-                written.write_table(table, row_group_size=row_group_rows)
+        for table in tables:
+            n_rows += table.num_rows
+            table = conform(table, schema).replace_schema_metadata(written.schema.metadata)
+            written.write_table(table, row_group_size=row_group_rows)
 
-    write_with(path, put)
+    write_filled(path, schema, fill, metadata, dictionary)
     return n_rows
+
+
+def write_filled(
+    path: epath.PathLike,
+    schema: pa.Schema,
+    fill: Callable[[pq.ParquetWriter], Any],
+    metadata: Mapping[str, str] | None = None,
+    dictionary: bool | list[str] = True,
+) -> None:
+    """As `write`, for whatever writes rows to the `pq.ParquetWriter` that it is given.
+
+    Args:
+      path: the file; its folder is made if need be.
+      schema: the columns.
+      fill: writes the rows.
+      metadata: further key-value pairs of the file's metadata.
+      dictionary: the columns encoded with a dictionary (True: all).
+
+    Raises:
+      RunFailure: the disk is full; no temporary file is left.
+    """
+
+    def put(file: BinaryIO) -> None:
+        stored = _stored(schema, metadata)
+        with pq.ParquetWriter(file, stored, use_dictionary=dictionary, **_HOW) as written:
+            fill(written)
+
+    _write_sealed(path, put)
+
+
+def _write_sealed(path: epath.PathLike, put: Callable[[BinaryIO], Any], n_bytes: int = 0) -> None:
+    def sealed(file: BinaryIO) -> None:
+        put(file)
+        seal.seal(file)
+
+    write_with(path, sealed, n_bytes)
+
+
+def _stored(schema: pa.Schema, metadata: Mapping[str, str] | None) -> pa.Schema:
+    """The schema with every table's pairs, its own, and these."""
+    more = {name.encode(): str(value).encode() for name, value in (metadata or {}).items()}
+    return schema.with_metadata({**(schema.metadata or {}), **_OWN, **more})
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -150,7 +191,7 @@ def read(path: epath.PathLike, columns: list[str] | None = None) -> pl.DataFrame
     Raises:
       UserError: the file is missing, is damaged, or was written by a newer version.
     """
-    with _opened(path) as file:
+    with _opened(path, columns) as file:
         table = file.read(columns=columns)
     return pl.from_arrow(table)
 
@@ -178,7 +219,7 @@ def read_where(
       UserError: as `read`.
     """
     names = None if columns is None else list(columns)
-    with _opened(path) as file:
+    with _opened(path, names) as file:
         empty = pl.from_arrow(file.schema_arrow.empty_table())
         parts = [empty if names is None else empty.select(names)]
         for number in range(file.num_row_groups):
@@ -206,7 +247,7 @@ def read_groups(
     Raises:
       UserError: as `read`.
     """
-    with _opened(path) as file:
+    with _opened(path, columns) as file:
         for number in range(file.num_row_groups):
             if between is not None and not _overlaps(file, number, *between):
                 continue
@@ -217,6 +258,12 @@ def read_groups(
                 rows = rows.filter(inside)
             if rows.num_rows:
                 yield rows
+
+
+def check(path: epath.PathLike) -> None:
+    """Makes sure that a Parquet file is whole, without reading its rows; raises as `read`."""
+    with _opened(path):
+        pass
 
 
 def count_rows(path: epath.PathLike) -> int:
@@ -242,25 +289,43 @@ def read_metadata(path: epath.PathLike) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _opened(path: epath.PathLike) -> Iterator[pq.ParquetFile]:
+def _opened(path: epath.PathLike, columns: Sequence[str] | None = None) -> Iterator[pq.ParquetFile]:
+    """A file found to be whole, and to have these columns."""
     path = as_path(path)
     try:
-        with _source(path) as source, pq.ParquetFile(source) as file:
-            version = int(_pairs(file).get(VERSION_KEY, SCHEMA_VERSION))
+        # Buckets check their objects themselves; there the pages' checksums have to do.
+        sealed = seal.check(os.fspath(path)) if is_local(path) else None
+        with (
+            _source(path) as source,
+            pq.ParquetFile(source, page_checksum_verification=True) as file,
+        ):
+            pairs = _pairs(file)
+            if sealed is False and SEAL_KEY in pairs:
+                raise ValueError("it has lost its checksum")
+            version = int(pairs.get(VERSION_KEY, SCHEMA_VERSION))
             if version > SCHEMA_VERSION:
                 raise UserError(
                     path,
                     f"has schema version {version}; this ilp_jax knows {SCHEMA_VERSION}",
                     "use the newer ilp_jax that wrote it",
                 )
+            if missing := [name for name in columns or () if name not in file.schema_arrow.names]:
+                raise UserError(
+                    path, f"has no column {missing[0]}", "run the phase that writes it again"
+                )
             yield file
     except FileNotFoundError:
         raise UserError(
             path, "there is no such file", "check the path, or run the phase that writes it"
         ) from None
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+    except _DAMAGE as error:
+        told = (
+            "is a folder, not a file"
+            if path.is_dir()
+            else f"is not a readable Parquet file ({error})"
+        )
         raise UserError(
-            path, f"is not a readable Parquet file ({error})", "copy it again from the run"
+            path, told, "restore it from a copy, or run the phase that writes it again"
         ) from error
 
 

@@ -41,6 +41,19 @@ _PACKAGES = (
     "pyarrow",
     "ml_collections",
 )
+_MAY_LACK = (str, type(None))
+_KINDS = {
+    "config": dict,
+    "seconds": dict,
+    "finished": dict,
+    "made": dict,
+    "history": dict,
+    "about": (dict, type(None)),
+    "versions": (dict, type(None)),
+    "config_hash": _MAY_LACK,
+    "weights_hash": _MAY_LACK,
+    "device": _MAY_LACK,
+}
 _SHOWN = 3  # differing fields named in an error
 
 
@@ -103,6 +116,21 @@ def open_run(
     return record
 
 
+def read(workdir: epath.PathLike) -> dict[str, Any]:
+    """The record of a run.
+
+    Args:
+      workdir: the run's folder.
+
+    Returns:
+      What `open_run` returns, and ``made``: names of the files of each finished phase.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    return _read(workdir)
+
+
 def is_finished(workdir: epath.PathLike, phase: str, identity: str = "") -> bool:
     """Whether a phase was finished in this folder.
 
@@ -117,7 +145,13 @@ def is_finished(workdir: epath.PathLike, phase: str, identity: str = "") -> bool
     return _read(workdir)["finished"].get(phase) == identity
 
 
-def finish_phase(workdir: epath.PathLike, phase: str, seconds: float, identity: str = "") -> None:
+def finish_phase(
+    workdir: epath.PathLike,
+    phase: str,
+    seconds: float,
+    identity: str = "",
+    made: Collection[str] = (),
+) -> None:
     """Records that a phase is finished; its files must be on disk by now.
 
     Args:
@@ -125,10 +159,12 @@ def finish_phase(workdir: epath.PathLike, phase: str, seconds: float, identity: 
       phase: the phase's name.
       seconds: wall-clock time that it took.
       identity: see `is_finished`.
+      made: names of these files, within the folder.
     """
     record = _read(workdir)
     record["seconds"][phase] = round(float(seconds), 3)
     record["finished"][phase] = identity
+    record["made"][phase] = list(made)
     files.write_json(files.as_path(workdir) / FILE, record)
 
 
@@ -325,10 +361,13 @@ def _git(root: Path, *arguments: str) -> str:
 
 def _read(workdir: epath.PathLike) -> dict[str, Any]:
     path = files.as_path(workdir) / FILE
-    record = files.read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise UserError(path, "is not a run's record", "delete the folder or use another --workdir")
-    return record | {name: record.get(name, {}) for name in ("seconds", "finished", "history")}
+    mend = "restore it from a copy, delete the folder, or use another --workdir"
+    empty = {"seconds": {}, "finished": {}, "made": {}, "history": {}}
+    record = {**empty, **files.read_json(path, mend)}
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(record.get(name), kind)]
+    if wrong or not all(isinstance(one, int | float) for one in record["seconds"].values()):
+        raise UserError(path, f"is not a run's record ({', '.join(wrong) or 'seconds'})", mend)
+    return record
 
 
 def _here() -> dict[str, Any]:

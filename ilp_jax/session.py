@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from ilp_jax import files, identity, run_record, tuned
 from ilp_jax.config import config_hash, to_dict
-from ilp_jax.errors import UserError
+from ilp_jax.errors import RunFailure, UserError
 from ilp_jax.mesh import processes
 from ilp_jax.notes import about_stages, notes
 from ilp_jax.run_data import PLAN, make_options, write_data
@@ -89,8 +89,8 @@ class Session:
         if with_options is self._workspace:
             return
         self._workspace = with_options
-        record = files.read_json(self.workdir / run_record.FILE)
-        about = record["about"] | {"notes": self._notes()}
+        record = run_record.read(self.workdir)
+        about = (record.get("about") or {}) | {"notes": self._notes()}
         processes.on_first(lambda: run_record.describe(self.workdir, record["weights_hash"], about))
 
     def take_params(self) -> Any:
@@ -212,4 +212,10 @@ def open_session(config: ConfigDict, workdir: epath.Path) -> Iterator[Session]:
                 f"is not seen by process {seen.index(False)}: it is on another machine's disk",
                 "give a --workdir that all processes share, such as gs://BUCKET/RUN",
             )
-        yield Session(config, workdir, holds=True)
+        try:
+            yield Session(config, workdir, holds=True)
+        except Exception as error:
+            if (workdir / run_record.FILE).exists():
+                raise
+            what = "was deleted or moved while the command ran"
+            raise RunFailure(workdir, what, "put it back, or begin anew") from error

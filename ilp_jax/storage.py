@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 
@@ -20,6 +21,14 @@ _GONE = {
     if hasattr(errno, name)
 }
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+# Of a path that is not what it should be.
+_MISTAKEN = {
+    getattr(errno, name)
+    for name in (
+        *("ENOENT", "EISDIR", "ENOTDIR", "EEXIST", "ENOTEMPTY", "ENAMETOOLONG", "ELOOP"),
+        *("EACCES", "EPERM"),
+    )
+}
 # Clients of buckets, which have errors of their own and wait before they raise them.
 _CLIENTS = (
     *("gcsfs", "fsspec", "aiohttp", "requests", "urllib3"),
@@ -77,8 +86,8 @@ def failure(error: BaseException | None) -> UserError | None:
 
     Returns:
       A `RunFailure` where the disk is full or the disk or bucket did not answer, a `UserError`
-      where there can be no such path or the bucket lets nobody in; None where the error has
-      another origin.
+      where there can be no such path, a path is not what it should be, or the bucket lets nobody
+      in; None where the error has another origin.
     """
     for one in _chain(error):
         number, status = _number(one), _status(one)
@@ -96,6 +105,10 @@ def failure(error: BaseException | None) -> UserError | None:
                 f"does not answer ({_short(one)})",
                 "nothing written so far is lost: give the same command again when it does",
             )
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        where = os.fsdecode(error.filename2 or error.filename)
+        kind = UserError if error.errno in _MISTAKEN else RunFailure
+        return kind(where, error.strerror.lower(), "put that right and repeat")
     return None
 
 

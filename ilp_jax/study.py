@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import functools
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +24,10 @@ from ml_collections import ConfigDict
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ilp_jax import files, progress, run_record, tuned
+from ilp_jax import files, outputs, progress, run_record, tuned
 from ilp_jax.analysis import diagnose as analysis
 from ilp_jax.analysis import evaluate as evaluation
-from ilp_jax.analysis import remedies, table
+from ilp_jax.analysis import remedies, summary_file, table
 from ilp_jax.analysis import report as report_page
 from ilp_jax.config import to_dict
 from ilp_jax.data import preview as data_preview
@@ -54,6 +55,8 @@ from ilp_jax.train.replay import replay as replay_pass
 from ilp_jax.train.represent import METADATA, representations
 from ilp_jax.workspace import Workspace
 from ilp_jax.world.base import located
+
+log = logging.getLogger(__name__)
 
 PHASES = ("probe", "train", "detect", "diagnose", "report")
 PLANTED_PHASES = ("probe", "train", "detect", "diagnose", "evaluate", "report")
@@ -103,8 +106,7 @@ def diagnose(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
 
 def report(config: ConfigDict, workdir: epath.PathLike) -> RenderableType:
     """Writes ``report.html`` again, whatever was written before. See ``run``."""
-    run_record.forget_phase(workdir, "report")
-    _run_phases(config, workdir, ("report",))
+    _run_phases(config, workdir, ("report",), anew=True)
     return _report_line(files.as_path(workdir))
 
 
@@ -231,9 +233,8 @@ def mitigate(
         )
         experiment.collect(session, arms)
         found = remedies.compare([remedies.load(workdir)])
-        summary = files.read_json(workdir / analysis.SUMMARY)
         under = {table.UNDER: run_record.computed_under(workdir)}
-        files.write_json(workdir / analysis.SUMMARY, summary | {remedies.KEY: found} | under)
+        summary_file.write(workdir, summary_file.read(workdir) | {remedies.KEY: found} | under)
         experiment.put_actions(session, context, found["diagonal"])
     return Group(*remedies.tables.render(found), *map(Text, under[table.UNDER]))
 
@@ -274,14 +275,14 @@ def preview(config: ConfigDict, n: int) -> RenderableType:
 
 
 def _run_phases(
-    config: ConfigDict, workdir: epath.PathLike, wanted: tuple[str, ...]
+    config: ConfigDict, workdir: epath.PathLike, wanted: tuple[str, ...], anew: bool = False
 ) -> RenderableType:
     workdir, possible = files.as_path(workdir), _phases_of(config, wanted)
     if config.model.tuned and "detect" in wanted and not run_record.is_finished(workdir, "detect"):
         tuned.check_pair(config)
     with open_session(config, workdir) as session:
         for phase in (one for one in wanted if one in possible):
-            if not processes.on_first(_is_due, config, workdir, phase, possible):
+            if not processes.on_first(_is_due, config, workdir, phase, possible, anew):
                 continue
             start = time.monotonic()
             session.begin(phase, phase in _ALONE)
@@ -291,20 +292,38 @@ def _run_phases(
                 _PHASE[phase](session)
             seconds = time.monotonic() - start
             processes.exchange(None)  # done when all are: the next phase reads what each wrote
-            processes.on_first(_finish, config, workdir, phase, seconds)
+            processes.on_first(_finish, config, workdir, phase, possible, seconds)
     return _result(workdir, wanted[-1])
 
 
-def _is_due(config: ConfigDict, workdir: epath.Path, phase: str, phases: tuple[str, ...]) -> bool:
-    """Whether a phase is to be run; those before it must be finished."""
-    if run_record.is_finished(workdir, phase, _identity(config, workdir, phase)):
-        return False
+def _is_due(
+    config: ConfigDict, workdir: epath.Path, phase: str, phases: tuple[str, ...], anew: bool
+) -> bool:
+    """Whether a phase is to be run; those before it must be finished, and their files whole."""
+    if run_record.is_finished(workdir, phase, _identity(config, workdir, phase)) and not anew:
+        fault = outputs.fault(workdir, phase)
+        if fault is None:
+            return False
+        if not fault.made_again:
+            raise fault
+        outputs.set_aside(fault)
+        log.warning("%s: %s; %s is run again", fault.where, fault.what, phase)
     _require_before(config, workdir, phase, phases)
+    for before in phases[: phases.index(phase)]:
+        if fault := outputs.fault(workdir, before):
+            raise fault
     return True
 
 
-def _finish(config: ConfigDict, workdir: epath.Path, phase: str, seconds: float) -> None:
-    run_record.finish_phase(workdir, phase, seconds, _identity(config, workdir, phase))
+def _finish(
+    config: ConfigDict, workdir: epath.Path, phase: str, phases: tuple[str, ...], seconds: float
+) -> None:
+    place = phases.index(phase)
+    # These rest on what was just made, perhaps anew.
+    run_record.forget_phase(workdir, *(one for one in phases[place + 1 :] if one in _ALONE))
+    made = outputs.of(workdir, phase, phases[:place])
+    identity = _identity(config, workdir, phase)
+    run_record.finish_phase(workdir, phase, seconds, identity, made)
 
 
 def _beginning(phase: str, session: Session, load: Callable[[], Any]) -> Callable[[], Any]:
@@ -417,8 +436,8 @@ def _detect(session: Session) -> None:
 
 
 def _diagnose(session: Session) -> None:
-    record = files.read_json(session.workdir / run_record.FILE)
-    about = record["about"] | {table.UNDER: run_record.computed_under(session.workdir)}
+    record = run_record.read(session.workdir)
+    about = (record.get("about") or {}) | {table.UNDER: run_record.computed_under(session.workdir)}
     analysis.diagnose(session.workdir, record["config"], about)
 
 
@@ -443,7 +462,7 @@ _PHASE: dict[str, Callable[[Session], None]] = {
 
 
 def _ask_all(ws: Workspace, params: Any, point: str, **place: int) -> None:
-    began_from = files.read_json(ws.workdir / run_record.FILE)["weights_hash"]
+    began_from = run_record.read(ws.workdir)["weights_hash"]
     ask_point(ws, params, Point(point, **place, weights_hash=began_from))
 
 
@@ -452,7 +471,7 @@ def _report_line(workdir: epath.Path) -> str:
 
 
 def _result(workdir: epath.Path, phase: str) -> RenderableType:
-    seconds = files.read_json(workdir / run_record.FILE)["seconds"]
+    seconds = run_record.read(workdir)["seconds"]
     timing = ", ".join(f"{name} {progress.duration(s)}" for name, s in seconds.items())
     lines = [f"{workdir}: {timing}"]
     if phase == "report":
@@ -461,4 +480,4 @@ def _result(workdir: epath.Path, phase: str) -> RenderableType:
         return lines[0]
     # Not wrapped: a path is to be copied.
     lines = [Text(line, no_wrap=True, overflow="ignore") for line in lines]
-    return Group(table.render(files.read_json(workdir / analysis.SUMMARY)), *lines)
+    return Group(table.render(summary_file.read(workdir)), *lines)

@@ -27,7 +27,11 @@ def test_parquet_round_trip_with_metadata(tmp_path):
     path = tmp_path / "deep" / "table.parquet"
     parquet.write(path, frame(), {"who": "me"})
     assert parquet.read(path).equals(frame())
-    assert parquet.read_metadata(path) == {"schema_version": "1", "who": "me"}
+    assert parquet.read_metadata(path) == {
+        "schema_version": "1",
+        "checksum": "crc32",
+        "who": "me",
+    }
     assert parquet.read(path, ["id"]).columns == ["id"]
     assert os.listdir(path.parent) == ["table.parquet"]
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"

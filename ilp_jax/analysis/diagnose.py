@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from ilp_jax import files, parquet
+from ilp_jax import parquet
 from ilp_jax.analysis import (
     detection,
     forgetting,
@@ -21,6 +21,7 @@ from ilp_jax.analysis import (
     screened,
     separation,
     signals,
+    summary_file,
 )
 from ilp_jax.analysis.cascade import trained_by_then
 from ilp_jax.analysis.cause_shares import KEY, cause_counts, cells
@@ -42,7 +43,6 @@ from ilp_jax.analysis.visits import Visits, gather
 from ilp_jax.stats.reader import DIAGNOSIS, read_inference
 from ilp_jax.stats.schema import DIAGNOSIS_SCHEMA
 
-SUMMARY = "summary.json"
 THRESHOLDS_NOTE = (
     "Causes: the thresholds were set elsewhere, on planted worlds (decoders of about a million "
     "parameters, 4 layers) and on prototype runs of SmolLM2-135M with 120 real rows. On other "
@@ -100,7 +100,7 @@ def diagnose(
         )
     summary |= record
     summary["notes"] = [*record.get("notes", ()), *not_asked.notes(unasked), *about]
-    files.write_json(parts.workdir / SUMMARY, summary)
+    summary_file.write(parts.workdir, summary)
     return summary
 
 

@@ -12,7 +12,7 @@ from etils import epath
 from rich.console import Group
 
 from ilp_jax import files, run_record
-from ilp_jax.analysis import agreement_table, remedies
+from ilp_jax.analysis import agreement_table, remedies, summary_file
 from ilp_jax.analysis.agreement import agreement
 from ilp_jax.analysis.belief import BELIEVES
 from ilp_jax.analysis.planted import POINT, Planted, load_planted
@@ -21,8 +21,6 @@ from ilp_jax.analysis.resample import RESAMPLES, SEED, draw, with_units
 from ilp_jax.analysis.worst import worst
 from ilp_jax.errors import UserError
 from ilp_jax.stats.remedies import has_remedies
-
-SUMMARY = "summary.json"
 
 
 def evaluate(
@@ -141,8 +139,7 @@ def named(runs: Sequence[Planted]) -> list[Planted]:
 
 def _add(run: Planted, found: dict[str, Any]) -> None:
     """Writes the figures beside what the summary has."""
-    path = run.workdir / SUMMARY
-    files.write_json(path, files.read_json(path) | found)
+    summary_file.write(run.workdir, summary_file.read(run.workdir) | found)
 
 
 def _check_once(workdirs: Sequence[epath.PathLike]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, run_record
 from ilp_jax.analysis.figures import below, chance_below, exact_mean, share_of
 from ilp_jax.analysis.overlap import jaccard, kappa, overlap, spread
 from ilp_jax.analysis.unlearned import by_default, none_of
@@ -97,7 +97,7 @@ def across(runs: Sequence[epath.PathLike], point: str = "final") -> dict[str, An
     if len(set(map(str, folders))) < max(len(folders), 2):
         what = "stability over runs needs two different folders or more"
         raise UserError(", ".join(map(str, folders)) or "runs", what, "give each run once")
-    configs = [files.read_json(folder / "run.json")["config"] for folder in folders]
+    configs = [run_record.read(folder)["config"] for folder in folders]
     verdicts = [_verdicts(folder, point) for folder in folders]
     # Detectors in the order of the first run's.
     names = [name for name in verdicts[0] if all(name in one for one in verdicts)]

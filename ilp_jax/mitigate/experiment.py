@@ -184,7 +184,7 @@ def ask_run(session: Session) -> None:
     ws = session.workspace
     folder = ws.workdir / FOLDER / RUN
     data = asked_of(ws)
-    weights_hash = files.read_json(ws.workdir / run_record.FILE)["weights_hash"]
+    weights_hash = run_record.read(ws.workdir)["weights_hash"]
     last = ws.data.stages[-1]
     step = total_steps(ws.data, ws.config.train.batch_size)
     point = Point("final", last.index, last.epochs, step, weights_hash)
@@ -218,7 +218,7 @@ def train_arms(session: Session, arms: Sequence[Arm]) -> None:
       RunFailure: see ``train_arm``.
     """
     ws = session.workspace
-    weights_hash = files.read_json(ws.workdir / run_record.FILE)["weights_hash"]
+    weights_hash = run_record.read(ws.workdir)["weights_hash"]
     general, asked = _general_text(ws), asked_of(ws)
     for arm in arms:
         if not is_trained(ws, arm):

@@ -54,7 +54,8 @@ def sorted_by_key(
     with contextlib.ExitStack() as stack:
         for bucket in _distributed(paths, folder, n_buckets, stack):
             bucket.seek(0)
-            yield _sorted(pq.read_table(bucket, memory_map=False), folder)
+            rows = pq.read_table(bucket, memory_map=False, page_checksum_verification=True)
+            yield _sorted(rows, folder)
             bucket.close()
 
 
@@ -71,7 +72,13 @@ def _distributed(
         # Read once more and thrown away: speed matters, size hardly.
         writers = [
             writing.enter_context(
-                pq.ParquetWriter(bucket, STATS_SCHEMA, compression="lz4", use_dictionary=["kind"])
+                pq.ParquetWriter(
+                    bucket,
+                    STATS_SCHEMA,
+                    compression="lz4",
+                    use_dictionary=["kind"],
+                    write_page_checksum=True,
+                )
             )
             for bucket in buckets
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -43,17 +42,15 @@ def write_representations(
     Raises:
       RunFailure: the disk is full; no temporary file is left.
     """
-    pairs = {parquet.VERSION_KEY: str(parquet.SCHEMA_VERSION), **metadata}
-    schema = VECTORS_SCHEMA.with_metadata(pairs)
 
-    def put(file: BinaryIO) -> None:
-        with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False) as writer:
-            for ids, vectors in _grouped(batches):
-                offsets = np.arange(len(ids) + 1, dtype=np.int32) * vectors.shape[1]
-                lists = pa.ListArray.from_arrays(offsets, vectors.ravel(), schema.field(1).type)
-                writer.write_batch(pa.record_batch([pa.array(ids), lists], schema=schema))
+    def fill(written: pq.ParquetWriter) -> None:
+        for ids, vectors in _grouped(batches):
+            offsets = np.arange(len(ids) + 1, dtype=np.int32) * vectors.shape[1]
+            lists = pa.ListArray.from_arrays(offsets, vectors.ravel(), written.schema.field(1).type)
+            written.write_batch(pa.record_batch([pa.array(ids), lists], schema=written.schema))
 
-    files.write_with(files.as_path(run_folder) / PROJECTIONS / REPRESENTATIONS, put)
+    path = files.as_path(run_folder) / PROJECTIONS / REPRESENTATIONS
+    parquet.write_filled(path, VECTORS_SCHEMA, fill, metadata, dictionary=False)
 
 
 def read_representations(run_folder: epath.PathLike) -> tuple[np.ndarray, np.ndarray]:

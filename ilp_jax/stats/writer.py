@@ -266,7 +266,7 @@ def _cut(shard: shards.Shard, path: epath.Path, step: int) -> None:
 
 
 def _own_metadata(stored: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in stored.items() if k != parquet.VERSION_KEY}
+    return {k: v for k, v in stored.items() if k not in parquet.OWN_KEYS}
 
 
 def _checked(step: int, columns: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import files, run_record
 from ilp_jax.analysis import signals
 from ilp_jax.analysis.fitted.inputs import inputs
 from ilp_jax.errors import UserError
@@ -55,7 +55,7 @@ def read_worlds(
 
 
 def _read_world(workdir: epath.Path, detector: str, point: str) -> pl.DataFrame:
-    config = files.read_json(workdir / "run.json")["config"]
+    config = run_record.read(workdir)["config"]
     world = config.get("world") or {}
     if not world.get("family"):
         raise UserError(workdir, "is not the run of a planted world", "give such runs alone")

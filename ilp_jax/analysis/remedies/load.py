@@ -11,8 +11,7 @@ import numpy as np
 import polars as pl
 from etils import epath
 
-from ilp_jax import files
-from ilp_jax.run_record import FILE as RECORD
+from ilp_jax import files, run_record
 from ilp_jax.stats import reader
 from ilp_jax.stats.remedies import read_remedies
 from ilp_jax.stats.truth import has_truth, read_truth
@@ -61,7 +60,7 @@ def load(workdir: epath.PathLike) -> Tried:
     else:
         rows = rows.with_columns(planted=pl.lit(None, pl.String))
     rows = rows.with_columns(scored=pl.col("planted").fill_null("") != FILLER)
-    config = files.read_json(workdir / RECORD)["config"]
+    config = run_record.read(workdir)["config"]
     world = config.get("world") or {}
     general, documents = {}, Counter()
     for name, seed in rows.select("arm", "seed").unique().sort("arm", "seed").iter_rows():

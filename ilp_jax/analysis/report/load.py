@@ -8,15 +8,14 @@ from typing import Any
 import polars as pl
 from etils import epath
 
-from ilp_jax import files
+from ilp_jax import outputs, run_record
+from ilp_jax.analysis import summary_file
 from ilp_jax.analysis.no_verdict import last_point
 from ilp_jax.analysis.shares import point_order
 from ilp_jax.analysis.unlearned import DEFAULT, by_default
 from ilp_jax.errors import UserError
-from ilp_jax.run_record import FILE as RECORD
 from ilp_jax.stats import reader
 
-SUMMARY = "summary.json"
 _ORDER = (DEFAULT, "exact_match", "exact_law", "sampled", "choice", "rouge_l")
 DECIDING = ("rouge_l", "exact_match", "choice")
 """The detectors that the default is made of, the first that applies to a row decides."""
@@ -82,19 +81,26 @@ def load(workdir: epath.PathLike) -> Run:
       UserError: the folder is no run's, its diagnosis is missing, or a file is damaged.
     """
     workdir = reader.check_run(workdir)
-    if not (workdir / "diagnosis.parquet").exists() or not (workdir / SUMMARY).exists():
+    if not (workdir / "diagnosis.parquet").exists() or not (workdir / summary_file.FILE).exists():
         raise UserError(
             workdir,
             "report needs the phase diagnose, which is not finished there",
             "run `ilp diagnose` first, or `ilp run` for all",
         )
+    record = run_record.read(workdir)
+    for phase in record["made"]:
+        if phase != "report" and (fault := outputs.fault(workdir, phase)):
+            raise fault
     columns = ("example_id", "point", "detector", "unlearned")
     found = reader.read_diagnosis(workdir, pl.col("method") == "none", ("method", *columns))
     found = found.select(columns)
+    figures = summary_file.read(workdir)
+    if not isinstance(figures.get("shares"), list):
+        raise UserError(workdir / summary_file.FILE, "has no shares", "run `ilp diagnose` again")
     return Run(
         workdir=workdir,
-        record=files.read_json(workdir / RECORD),
-        summary=files.read_json(workdir / SUMMARY),
+        record=record,
+        summary=figures,
         examples=reader.read_examples(workdir),
         plan=reader.read_plan(workdir),
         verdicts=pl.concat([by_default(found), found]),

@@ -8,13 +8,14 @@ from typing import Any
 from etils import epath
 
 from ilp_jax import files
+from ilp_jax.analysis import summary_file
 from ilp_jax.analysis.remedies import KEY
 from ilp_jax.analysis.report import charts
 from ilp_jax.analysis.report.compare import comparison, run_names
 from ilp_jax.analysis.report.erasers import erasers
 from ilp_jax.analysis.report.examples import examples
 from ilp_jax.analysis.report.figures import figures
-from ilp_jax.analysis.report.load import SUMMARY, Run, load
+from ilp_jax.analysis.report.load import Run, load
 from ilp_jax.analysis.report.page import drawn, page
 from ilp_jax.analysis.report.regimes_chart import KINDS, regimes_chart
 from ilp_jax.analysis.report.remedies import remedies
@@ -43,7 +44,7 @@ def report(workdir: epath.PathLike, limits: Mapping[str, Any]) -> epath.Path:
     path = run.workdir / REPORT
     files.write_text(path, _html([run], [found], limits, None, of_arms))
     more = {"report": found} | ({KEY: of_arms["figures"]} if of_arms else {})
-    files.write_json(run.workdir / SUMMARY, run.summary | more)
+    summary_file.write(run.workdir, run.summary | more)
     return path
 
 
