@@ -116,8 +116,8 @@ COMMANDS = {
     ),
     "export": (
         "the tuned weights as a Hugging Face folder",
-        "Reads WORKDIR/checkpoints, writes config.json, safetensors (float32) and the "
-        "tokenizer into --out; transformers loads it with the same logits.",
+        "Reads WORKDIR/checkpoints, writes config.json, generation_config.json, safetensors "
+        "(float32) and the tokenizer into --out; transformers loads it with the same logits.",
     ),
     "check-norms": (
         "exact gradient norms against vmap on the configured model, shrunk",

@@ -37,6 +37,7 @@ from ilp_jax.errors import UserError
 from ilp_jax.mesh import processes
 from ilp_jax.mitigate import experiment, workers
 from ilp_jax.mitigate.train_arm import FOLDER, identity, is_trained
+from ilp_jax.models.ends import of_study
 from ilp_jax.models.export import export as export_folder
 from ilp_jax.models.lora import merged
 from ilp_jax.models.tokenizer import load_tokenizer
@@ -130,8 +131,12 @@ def export(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike) -> 
         _require_before(session.config, session.workdir, "detect", PHASES)
         ws = session.workspace
         params = merged(jax.device_get(session.restore_final()), ws.decoder.lora)
-        written = export_folder(ws.decoder.config, params, ws.tokenizer, out)
-    return f"{out}: config.json, tokenizer and {len(written)} weights file(s), float32"
+        ends = of_study(ws.data, ws.tokenizer)
+        written = export_folder(ws.decoder.config, params, ws.tokenizer, out, trained_ends=ends)
+    return (
+        f"{out}: config.json, generation_config.json, tokenizer and {len(written)} weights "
+        "file(s), float32"
+    )
 
 
 def replay(config: ConfigDict, workdir: epath.PathLike, limit: int | None = None) -> RenderableType:

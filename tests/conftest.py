@@ -105,6 +105,40 @@ def write_tiny_model(folder, seed=0, **fields):
     return folder
 
 
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")  # numbers 256 to 258
+
+
+def write_byte_model(
+    folder, *, eos="<|endoftext|>", template=CHATML, extra=(), pre=None, told=None, seed=0, **fields
+):
+    """As ``write_tiny_model``, with bytes as tokens and a chat template: a base's folder.
+
+    ``extra`` are further special tokens, ``pre`` another pre-tokenizer, ``told`` more of
+    tokenizer_config.json.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    vocab = {c: i for i, c in enumerate(sorted(byte_level.alphabet()))}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = pre or byte_level
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([*SPECIAL, *extra])
+    shape = {"vocab_size": backend.get_vocab_size(), "max_position_embeddings": 256}
+    write_tiny_model(folder, seed, **shape | fields)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": eos}
+    settings |= {"chat_template": template} if template else {}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | (told or {})))
+    return folder
+
+
 def tiny_rows():
     """Questions of two stages, 12 each; one stands in both, two have no options."""
     rows = []
@@ -132,6 +166,12 @@ def tiny_rows():
 def tiny_model():
     """``tiny_model(folder, seed=0, **config_fields)``: writes a tiny LLaMA folder."""
     return write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def byte_model():
+    """``byte_model(folder, **settings)``: writes a folder with bytes as tokens and ChatML."""
+    return write_byte_model
 
 
 @pytest.fixture(scope="session")

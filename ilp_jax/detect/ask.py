@@ -28,6 +28,7 @@ from scipy.special import softmax
 from ilp_jax.data.batches import OptionBatch, option_batches
 from ilp_jax.data.study import StudyData
 from ilp_jax.mesh.rows import fetch, placement_of, put
+from ilp_jax.models.ends import of_study
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
 
 RESPONSE_BRANCH, FIRST_OPTION_BRANCH = 1, 2
@@ -57,10 +58,10 @@ def ask(
     Returns:
       A table of ``INFERENCE_SCHEMA``, by example and mode.
     """
-    records = []
+    records, ends = [], of_study(ws.data, ws.tokenizer)
     with jax.transfer_guard("disallow"):
         for batch, scores in scored(ws, params, ws.data, indices, bar):
-            records += _records(ws, batch, scores)
+            records += _records(ws, batch, scores, ends)
     constants = {"stage": stage, "epoch": epoch, "step": step, "run": 0, "prompt_variant": 0}
     order = {index: place for place, index in enumerate(sorted(indices))}
     records.sort(key=lambda record: order[record.pop("index")])
@@ -97,14 +98,16 @@ def scored(
         yield waiting[0], fetch(waiting[1])
 
 
-def _records(ws: Any, batch: OptionBatch, host: dict[str, np.ndarray]) -> list[dict]:
+def _records(
+    ws: Any, batch: OptionBatch, host: dict[str, np.ndarray], ends: Sequence[int]
+) -> list[dict]:
     records = []
     for row in range(batch.meta.n_real):
         index = int(batch.meta.example_index_B[row])
         branch_R = batch.slot_branch_BxR[row]
         one = {name: values[row] for name, values in host.items()}
         records += example_records(
-            ws.data, ws.tokenizer, index, branch_R, one, ws.config.detect.temperature
+            ws.data, ws.tokenizer, index, branch_R, one, ws.config.detect.temperature, ends
         )
     return records
 
@@ -116,6 +119,7 @@ def example_records(
     branch_R: np.ndarray,
     scores: dict[str, np.ndarray],
     temperature: float,
+    ends: Sequence[int] = (),
 ) -> list[dict]:
     """One example's rows, from its slots' scores.
 
@@ -126,6 +130,7 @@ def example_records(
       branch_R: branch of each slot, -1 for empty ones.
       scores: arrays [R] of ``score_step``.
       temperature: that of ``logprob_tempered``.
+      ends: tokens that end an answer; the text of a prediction stops before the first.
     """
     example, tokens = data.examples[index], data.tokens[index]
     of_response = branch_R == RESPONSE_BRANCH
@@ -133,8 +138,9 @@ def example_records(
     # The last reply's slots come last.
     stops = np.cumsum([*(stop - start for start, stop in tokens.earlier_replies), len(predicted)])
     replies = np.split(predicted, stops[:-1])
-    # The end token is no part of the text.
-    text = "\n".join(tokenizer.decode(ids[:-1].tolist()).strip() for ids in replies)
+    # The end token is no part of the text, nor is what stands behind one that comes too early.
+    texts = (ids[: np.argmax([*np.isin(ids[:-1], ends), True])] for ids in replies)
+    text = "\n".join(tokenizer.decode(ids.tolist()).strip() for ids in texts)
     common = {"index": index, "example_id": example.example_id}
     gold = _total(scores["logprob"][of_response])
     correct = bool(scores["correct"][of_response].all()) and not tokens.truncated

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from ilp_jax.data import distractors
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import score
 from ilp_jax.data.study import Stage, StudyData
-from ilp_jax.detect.drawn import end_id
+from ilp_jax.models import ends
 from ilp_jax.models.sample import sample
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _texts(ws: Workspace, params: Any, indices: Sequence[int], bar: Any) -> dict
     settings, rows = ws.config.detect, ws.data.tokens
     # Other keys than those of the answers that are drawn for detection.
     keys = [score("base answers", int(ws.data.example_ids[i])) % 2**63 for i in indices]
+    control = _control_ids(ws.tokenizer)
     with jax.transfer_guard("disallow"):
         samples = sample(
             ws.decoder,
@@ -102,7 +104,7 @@ def _texts(ws: Workspace, params: Any, indices: Sequence[int], bar: Any) -> dict
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             seed=ws.config.seed,
-            end_id=end_id(ws.data, ws.tokenizer),
+            end_id=ends.of_study(ws.data, ws.tokenizer),
             n_samples=settings.distractor_draws,
             batch_size=settings.batch_size,
             bar=bar,
@@ -113,11 +115,20 @@ def _texts(ws: Workspace, params: Any, indices: Sequence[int], bar: Any) -> dict
         for run in range(settings.distractor_draws):
             n, ended = samples.lengths_ExN[row, run], samples.ended_ExN[row, run]
             tokens = samples.tokens_ExNxG[row, run, : n - ended]
-            text, newline, _ = ws.tokenizer.decode(tokens.tolist()).lstrip().partition("\n")
+            # A control token, such as the header of another turn, is no part of an answer.
+            stop = int(np.argmax([*np.isin(tokens, control), True]))
+            ended = ended and stop == len(tokens)
+            text = ws.tokenizer.decode(tokens[:stop].tolist()).lstrip()
+            text, newline, _ = text.partition("\n")
             if text.strip() and (ended or newline):
                 counted[text.strip()] += 1
         found[index] = [text for text, _ in counted.most_common()]
     return found
+
+
+def _control_ids(tokenizer: Any) -> list[int]:
+    added = tokenizer.added_tokens_decoder.items()
+    return [*tokenizer.all_special_ids, *(number for number, token in added if token.special)]
 
 
 def _type_of(ws: Workspace, text: str) -> tuple[str, int]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,10 +23,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ilp_jax.data.study import StudyData
 from ilp_jax.data.tokens import TokenRow
 from ilp_jax.detect.normalise import normalise
 from ilp_jax.detect.screen import candidates
+from ilp_jax.models import ends
 from ilp_jax.models.sample import Samples, sample
 from ilp_jax.stats.schema import INFERENCE_SCHEMA
 
@@ -134,7 +133,7 @@ def _generate(
                 max_new_tokens=[max(ws.config.detect.max_new_tokens, len(t)) for t in targets],
                 temperature=temperature,
                 seed=ws.config.seed,
-                end_id=end_id(ws.data, ws.tokenizer),
+                end_id=ends.of_study(ws.data, ws.tokenizer),
                 n_samples=n_samples,
                 batch_size=ws.config.detect.batch_size,
                 bar=bar if depth == 0 else None,
@@ -147,18 +146,6 @@ def _replies(row: TokenRow) -> list[tuple[np.ndarray, np.ndarray]]:
     """What stands before each trained reply, and the reply with its end token."""
     ids = row.prompt_ids
     return [*((ids[:a], ids[a:b]) for a, b in row.earlier_replies), (ids, row.target_ids)]
-
-
-def end_id(data: StudyData, tokenizer: Any) -> int:
-    """The token that ends a response: the last one of targets that are not cut.
-
-    Args:
-      data: the study.
-      tokenizer: gives the end token where every target is cut.
-    """
-    whole = [row.target_ids for row in data.tokens if len(row.target_ids) and not row.truncated]
-    ends = Counter(int(target[-1]) for target in whole)
-    return ends.most_common(1)[0][0] if ends else int(tokenizer.eos_token_id)
 
 
 def _answer(ws: Workspace, index: int, replies: Sequence[_Drawn], run: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ilp_jax import files
 from ilp_jax.errors import UserError
-from ilp_jax.models import names
+from ilp_jax.models import ends, names
 from ilp_jax.models.config import ModelConfig
 
 SHARD_BYTES = 5 * 10**9
@@ -25,17 +25,21 @@ def export(
     tokenizer: PreTrainedTokenizerFast,
     folder: epath.PathLike,
     shard_bytes: int = SHARD_BYTES,
+    trained_ends: Iterable[int] = (),
 ) -> list[epath.Path]:
-    """Writes config.json, safetensors in float32 and the tokenizer's files.
+    """Writes config.json, generation_config.json, safetensors in float32 and the tokenizer's files.
 
-    config.json comes last: a folder without it is an export that did not finish.
+    What generates from the folder stops at every end of ``ends.end_ids``. config.json comes last:
+    a folder without it is an export that did not finish.
 
     Args:
       config: shape and variant of the decoder.
       params: nested dict of arrays, adapters merged.
-      tokenizer: the model's tokenizer.
+      tokenizer: the model's tokenizer, of ``load_tokenizer`` where the source's own
+        generation_config.json is to be kept.
       folder: an empty folder, or one that does not exist yet.
       shard_bytes: largest size of one weights file, unless a single tensor is larger.
+      trained_ends: tokens that training taught to end an answer.
 
     Returns:
       The weights files.
@@ -45,7 +49,8 @@ def export(
       RunFailure: the disk is full.
     """
     folder = files.as_path(folder)
-    description = hf_config(config, tokenizer)
+    end_ids = ends.end_ids(tokenizer, trained_ends)
+    description = hf_config(config, tokenizer, end_ids)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(folder, "is not empty", "give a new folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,16 +75,23 @@ def export(
             folder / "model.safetensors.index.json",
             {"metadata": {"total_size": total}, "weight_map": index},
         )
+    generation = ends.generation_config(tokenizer, end_ids)
+    files.write_text(folder / ends.GENERATION, json.dumps(generation, indent=2) + "\n")
     files.write_text(folder / "config.json", json.dumps(description, indent=2) + "\n")
     return written
 
 
-def hf_config(config: ModelConfig, tokenizer: PreTrainedTokenizerFast | None = None) -> dict:
+def hf_config(
+    config: ModelConfig,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    end_ids: tuple[int, ...] | None = None,
+) -> dict:
     """The config.json of a decoder: the reverse of ``hf.model_config``.
 
     Args:
       config: shape and variant of the decoder.
       tokenizer: gives the ids of special tokens.
+      end_ids: tokens that end an answer; None for the tokenizer's.
 
     Raises:
       UserError: no Hugging Face family has this variant.
@@ -110,8 +122,9 @@ def hf_config(config: ModelConfig, tokenizer: PreTrainedTokenizerFast | None = N
     if architecture == "LlamaForCausalLM":
         out["mlp_bias"] = config.mlp_bias
     if tokenizer is not None:
-        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        for key in ("bos_token_id", "pad_token_id"):
             out[key] = getattr(tokenizer, key)
+        out["eos_token_id"] = ends.written(ends.end_ids(tokenizer) if end_ids is None else end_ids)
     return out
 
 

@@ -31,7 +31,7 @@ class Samples(NamedTuple):
     Attributes:
       tokens_ExNxG: int32, 0 after an answer's last token.
       lengths_ExN: int32 tokens, the end token included where it was drawn.
-      ended_ExN: bool, whether the end token was drawn; otherwise the answer was cut.
+      ended_ExN: bool, whether an end token was drawn; otherwise the answer was cut.
       logprobs_ExN: float32 nats, log-probability of the answer's tokens, end token included,
         at the temperature of the draw (at 1 where decoding is greedy).
     """
@@ -49,14 +49,12 @@ class _Prompts(NamedTuple):
       tokens_BxP: token ids, 0 for padding.
       length_B: tokens of the prompt.
       limit_B: tokens after which an answer is cut.
-      end_B: token that ends an answer.
       id_Bx2: uint32, the example's id in two halves.
     """
 
     tokens_BxP: np.ndarray
     length_B: np.ndarray
     limit_B: np.ndarray
-    end_B: np.ndarray
     id_Bx2: np.ndarray
 
 
@@ -68,7 +66,7 @@ class _State(NamedTuple):
       tokens_BxG: int32.
       length_B: int32.
       logprob_B: float32.
-      ended_B: bool, the end token was drawn.
+      ended_B: bool, an end token was drawn.
       done_B: bool, ended or cut.
       keys_values: of the prompt's tokens, then of the answer's, each [L, B, P + G - 1, K, N].
     """
@@ -109,7 +107,7 @@ def sample(
       max_new_tokens: tokens after which an answer is cut; one number, or one a prompt.
       temperature: divides the logits; 0 takes the likeliest token (the first of equal ones).
       seed: in [0, 2**32).
-      end_id: the token that ends an answer; one number, or one a prompt.
+      end_id: the token that ends an answer, or several, any of which does.
       n_samples: answers a prompt.
       batch_size: prompts a batch.
       bar: a progress bar to advance by one a prompt, or None.
@@ -121,7 +119,6 @@ def sample(
       ValueError: an empty prompt, a limit below 1, or several greedy answers a prompt.
     """
     limits = np.broadcast_to(np.asarray(max_new_tokens, np.int32), len(prompts))
-    ends = np.broadcast_to(np.asarray(end_id, np.int32), len(prompts))
     if min(map(len, prompts), default=1) < 1 or min(limits, default=1) < 1 or n_samples < 1:
         raise ValueError("a prompt, a limit or n_samples is below 1")
     if temperature == 0 and n_samples > 1:
@@ -134,13 +131,14 @@ def sample(
         np.zeros((n, n_samples), np.float32),
     )
     place = placement_of(params)
-    scalars = put((np.float32(temperature), np.uint32(seed)), place.whole)
+    ends_K = np.atleast_1d(np.asarray(end_id, np.int32))
+    common = put((ends_K, np.float32(temperature), np.uint32(seed)), place.whole)
     batch_size = place.batch_size(batch_size)
-    for part, n_new, batch in _batches(prompts, example_ids, limits, ends, batch_size):
+    for part, n_new, batch in _batches(prompts, example_ids, limits, batch_size):
         answers = _generate(
             params,
             put(batch, place.rows),
-            *scalars,
+            *common,
             decoder=decoder,
             n_new=n_new,
             n_samples=n_samples,
@@ -160,7 +158,6 @@ def _batches(
     prompts: Sequence[np.ndarray],
     example_ids: Sequence[int],
     limits: np.ndarray,
-    ends: np.ndarray,
     batch_size: int,
 ) -> Iterator[tuple[np.ndarray, int, _Prompts]]:
     """Places of the prompts of each batch, tokens to make room for, and the arrays."""
@@ -176,14 +173,13 @@ def _batches(
                 np.zeros((batch_size, length), np.int32),
                 np.ones(batch_size, np.int32),
                 np.ones(batch_size, np.int32),
-                np.zeros(batch_size, np.int32),
                 np.zeros((batch_size, 2), np.uint32),
             )
             for row, i in enumerate(part):
                 batch.tokens_BxP[row, length - len(prompts[i]) :] = prompts[i]
                 batch.length_B[row] = len(prompts[i])
             n = len(part)
-            batch.limit_B[:n], batch.end_B[:n] = limits[part], ends[part]
+            batch.limit_B[:n] = limits[part]
             batch.id_Bx2[:n] = halves_Ex2[part]
             yield part, n_new, batch
 
@@ -196,6 +192,7 @@ def _bucket(size: int, buckets: Sequence[int]) -> int:
 def _generate(
     params: Any,
     prompts: _Prompts,
+    ends_K: jax.Array,
     temperature: jax.Array,
     seed: jax.Array,
     *,
@@ -228,7 +225,7 @@ def _generate(
     keys_values = jax.tree.map(lambda kv: jnp.pad(spread(kv, axis=1), room), keys_values)
     slot_S = jnp.arange(prompt_length + n_new - 1, dtype=jnp.int32)
     in_prompt_BxS = spread(jnp.pad(real_BxP, ((0, 0), (0, n_new - 1))))
-    length_B, limit_B, end_B = map(spread, (prompts.length_B, prompts.limit_B, prompts.end_B))
+    length_B, limit_B = map(spread, (prompts.length_B, prompts.limit_B))
     keys_B = None if greedy else _keys(seed, prompts.id_Bx2, n_samples).reshape(-1)
 
     def draw(state: _State, logits_BxV: jax.Array) -> _State:
@@ -241,7 +238,8 @@ def _generate(
             token_B = jax.vmap(jax.random.categorical)(step_keys_B, logits_BxV)
         token_B = jnp.where(state.done_B, 0, token_B.astype(jnp.int32))
         logprob_B = -token_statistics(logits_BxV, token_B).loss
-        ended_B = state.ended_B | (~state.done_B & (token_B == end_B))
+        is_end_B = (token_B[:, None] == ends_K[None, :]).any(axis=-1)
+        ended_B = state.ended_B | (~state.done_B & is_end_B)
         return state._replace(
             n=state.n + 1,
             tokens_BxG=state.tokens_BxG.at[:, state.n].set(token_B),

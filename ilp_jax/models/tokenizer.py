@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from ilp_jax.errors import UserError
-from ilp_jax.models import gguf, tokenizer_files, weights
+from ilp_jax.models import ends, gguf, tokenizer_files, weights
 
 _PIECES = "tokenizer.model"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -95,6 +95,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         raise UserError(
             place, f"{type(tokenizer).__name__} is no fast tokenizer", "add its tokenizer.json"
         )
+    ends.keep(tokenizer, ends.of_folder(place))
     return tokenizer
 
 
@@ -211,4 +212,7 @@ def from_gguf(reader: GGUFReader, where: Path | str) -> PreTrainedTokenizerFast:
         model_max_length=length,
     )
     wrapped.chat_template = told.text("chat_template", None)
+    kinds = enumerate(zip(tokens, types, strict=True))
+    control = [(index, token) for index, (token, kind) in kinds if kind == TokenType.CONTROL]
+    ends.keep(wrapped, ends.of_gguf(told, control))
     return wrapped

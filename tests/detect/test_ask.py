@@ -97,6 +97,15 @@ def test_one_wrong_token_is_a_wrong_answer(question, wrong):
     assert greedy["prediction"] == {0: "e c", 1: "b e", 2: "b c"}[wrong]
 
 
+def test_a_prediction_stops_before_the_first_end_of_several(question):
+    """What the model would say behind an end is never said."""
+    correct, argmax = (False, False, False), (6, 7, 6)
+    for ends, text in (((0,), "e f"), ((0, 7), "e"), ((7, 6), "")):
+        found = scores(correct, argmax)
+        greedy, *_ = example_records(question, WORDS, 0, BRANCH, found, 0.7, ends)
+        assert greedy["prediction"] == text
+
+
 def test_a_truncated_response_is_never_right(question):
     cut = TokenRow(7, np.array([1], np.int32), np.array([3, 4], np.int32), (), truncated=True)
     data = StudyData(question.examples, (cut,), ())

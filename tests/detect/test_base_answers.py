@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
+from tokenizers import AddedToken
 
 from ilp_jax import config as config_lib
 from ilp_jax import parquet, run_data, study
@@ -87,21 +88,24 @@ def test_options_are_wrong_answers_of_the_model(words, params, tmp_path, monkeyp
     other = jax.tree.map(lambda x: -x, params)
     assert base_answers.draw_options(ws, other) != made
     # The most frequent first, cut at lines' ends; what neither ended nor has a line's end is no
-    # answer.
-    texts = ["x\ny", "x\nz", "w\n", "v", ws.data.examples[0].response]
-    ended = [False, False, False, False, True]
+    # answer, nor is what goes on with a control token: a header of the next turn, say.
+    texts = ["x\ny", "x\nz", "w\n", "v", ws.data.examples[0].response, "u"]
+    ended = [False, False, False, False, True, True]
     index = next(iter(base_answers.wanted(ws.data)))
     samples = type("Samples", (), {})()
-    samples.tokens_ExNxG = np.arange(5)[None, :, None]
-    samples.lengths_ExN, samples.ended_ExN = np.full((1, 5), 1), np.array([ended])
-    samples.lengths_ExN[0, 4] = 2
-    samples.tokens_ExNxG = np.concatenate([samples.tokens_ExNxG] * 2, axis=2)
+    header, end = 8, 9
+    answers = [[0], [1], [2], [3], [4, end], [5, header, 0, end]]
+    samples.tokens_ExNxG = np.array([[one + [0] * (4 - len(one)) for one in answers]])
+    samples.lengths_ExN = np.array([[len(one) for one in answers]])
+    samples.ended_ExN = np.array([ended])
     decode = type("Tokenizer", (), {"decode": lambda self, ids: texts[ids[0]]})()
+    decode.all_special_ids = [end]
+    decode.added_tokens_decoder = {header: AddedToken("<head>", special=True)}
     settings = ws.config.copy_and_resolve_references()
     with settings.unlocked():
-        settings.detect.distractor_draws = 5
+        settings.detect.distractor_draws = 6
     monkeypatch.setattr(base_answers, "sample", lambda *args, **kwargs: samples)
-    monkeypatch.setattr(base_answers, "end_id", lambda *args: 1)
+    monkeypatch.setattr(base_answers.ends, "of_study", lambda *args: (end,))
     ws = dataclasses.replace(ws, config=settings, tokenizer=decode)
     assert base_answers._texts(ws, params, [index], None) == {index: ["x", "w", texts[4]]}
 

@@ -46,8 +46,9 @@ def prompts_of(lengths, vocab_size, seed=0):
 
 
 @pytest.mark.torch_parity
+@pytest.mark.parametrize("n_ends", [1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_answers_are_those_of_transformers(family, tmp_path):
+def test_greedy_answers_are_those_of_transformers(family, n_ends, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -60,7 +61,7 @@ def test_greedy_answers_are_those_of_transformers(family, tmp_path):
     ours = weights.load(str(tmp_path))
     prompts = prompts_of(LENGTHS, SHAPE["vocab_size"])
 
-    def expected(end_id):
+    def expected(end_id):  # a number or a list of several
         width = max(LENGTHS)
         ids = np.stack([np.pad(p, (width - len(p), 0)) for p in prompts])
         real = np.stack([np.arange(width) >= width - len(p) for p in prompts])
@@ -74,9 +75,9 @@ def test_greedy_answers_are_those_of_transformers(family, tmp_path):
         )[:, width:].numpy()
         return np.pad(out, ((0, 0), (0, N_NEW - out.shape[1])))
 
-    # An end token that stands in the middle of some answers.
+    # End tokens that stand in the middle of some answers.
     endless = expected(SHAPE["vocab_size"] + 1)
-    end_id = int(endless[3, 4])
+    ends = [int(endless[3, 4]), int(endless[0, 2]), SHAPE["vocab_size"] + 2][:n_ends]
     found = sample(
         Decoder(ours.config),
         ours.params,
@@ -85,10 +86,10 @@ def test_greedy_answers_are_those_of_transformers(family, tmp_path):
         max_new_tokens=N_NEW,
         temperature=0,
         seed=0,
-        end_id=end_id,
+        end_id=ends if n_ends > 1 else ends[0],
         batch_size=4,
     )
-    answers = expected(end_id)
+    answers = expected(ends)
     assert len({tuple(row) for row in answers}) > 2
     for row, length, ended, ours_row in zip(
         answers,
@@ -97,7 +98,7 @@ def test_greedy_answers_are_those_of_transformers(family, tmp_path):
         found.tokens_ExNxG[:, 0],
         strict=True,
     ):
-        at = np.flatnonzero(row == end_id)
+        at = np.flatnonzero(np.isin(row, ends))
         assert length == (at[0] + 1 if at.size else N_NEW)
         assert ended == bool(at.size)
         assert ours_row.tolist() == row[:length].tolist() + [0] * (N_NEW - length)
