@@ -137,7 +137,10 @@ def parser(command: str, line: str, more: str) -> argparse.ArgumentParser:
             "--topology", metavar="CHIP:SHAPE", help="a slice, such as v5e:16x16 or v5p:4x4x8"
         )
         parser.add_argument(
-            "--tokens", type=_count, metavar="T", help="tokens a row (default config.max_length)"
+            "--tokens",
+            type=_count,
+            metavar="T",
+            help="tokens a row (default config.max_length, or the model's positions if fewer)",
         )
         parser.add_argument(
             "--targets", type=_count, metavar="R", help="of these trained ones (default all)"

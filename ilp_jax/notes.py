@@ -56,7 +56,7 @@ def data_notes(data: StudyData) -> list[str]:
     Args:
       data: the study.
     """
-    return [*benchmark_note(data), *own_text.told(data.examples)]
+    return [*benchmark_note(data), *data.long_rows, *own_text.told(data.examples)]
 
 
 def benchmark_note(data: StudyData) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,6 +63,9 @@ class Session:
             if has_begun:
                 identity.hold(ws, has_begun, self.holds)
             self._workspace = written
+            if processes.is_first():
+                for line in ws.data.long_rows:  # before anything is spent on the others
+                    print(line, file=sys.stderr, flush=True)
         return self._workspace
 
     def begin(self, phase: str, alone: bool = False) -> None:

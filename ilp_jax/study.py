@@ -31,6 +31,7 @@ from ilp_jax.analysis import remedies, summary_file, table
 from ilp_jax.analysis import report as report_page
 from ilp_jax.config import to_dict
 from ilp_jax.data import preview as data_preview
+from ilp_jax.data.lengths import fitted
 from ilp_jax.data.stages import build
 from ilp_jax.detect.point import Point, ask_point
 from ilp_jax.errors import UserError
@@ -41,6 +42,7 @@ from ilp_jax.models.ends import of_study
 from ilp_jax.models.export import export as export_folder
 from ilp_jax.models.lora import merged
 from ilp_jax.models.tokenizer import load_tokenizer
+from ilp_jax.models.weights import load_config
 from ilp_jax.notes import about_stages, data_notes
 from ilp_jax.session import Session, open_session
 from ilp_jax.stats import replay as replayed
@@ -275,6 +277,7 @@ def preview(config: ConfigDict, n: int) -> RenderableType:
       n: examples a stage.
     """
     config = located(config)
+    config = fitted(config, load_config(config.model.path).max_position)
     tokenizer = load_tokenizer(config.model.path)
     return data_preview.preview(build(config, tokenizer), tokenizer, n)
 

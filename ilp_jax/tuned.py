@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from ilp_jax import run_record
+from ilp_jax.data.lengths import fitted
 from ilp_jax.data.study import StudyData
 from ilp_jax.detect import base_answers
 from ilp_jax.detect.point import Point, ask_point, is_asked
@@ -91,6 +92,8 @@ def open_pair(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
     of_tuned = config.copy_and_resolve_references()
     with of_tuned.unlocked():
         of_tuned.model.path, of_tuned.lora.rank = tuned, 0
+    base_positions = weights.load_config(base).max_position
+    of_tuned = fitted(of_tuned, base_positions)  # both are asked the same rows
     ws = open_workspace(of_tuned, workdir)
     _check_same_tokens(base, tuned, load_tokenizer(base), ws.tokenizer, _texts(ws.data))
     check_vocabulary(base, ws.data, weights.load_config(base).vocab_size)
@@ -100,7 +103,7 @@ def open_pair(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
             "the base model's answers are drawn in the phase probe, which such a run does not have",
             "use 'similar_questions'",
         )
-    return dataclasses.replace(ws, config=config)
+    return dataclasses.replace(ws, config=fitted(config, ws.config.max_length))
 
 
 def ask_both(ws: Workspace, about: Mapping[str, Any]) -> None:

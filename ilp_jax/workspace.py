@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from ilp_jax import files
+from ilp_jax.data.lengths import fitted
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData
 from ilp_jax.detect.score import score_step
@@ -52,7 +53,7 @@ class Workspace:
     """A run's folder and all that its phases read.
 
     Attributes:
-      config: the resolved config.
+      config: the resolved config, ``max_length`` within the model's positions.
       workdir: the run's folder.
       data: examples, tokens and stages.
       tokenizer: the model's tokenizer.
@@ -109,6 +110,7 @@ def open_workspace(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
             print(whole, file=sys.stderr, flush=True)
     tokenizer = load_tokenizer(config.model.path)
     optimizer = make_optimizer(config.train)
+    config = fitted(config, decoder.config.max_position)
     data = build(config, tokenizer)
     check_vocabulary(config.model.path, data, decoder.config.vocab_size)
     return Workspace(

@@ -33,7 +33,7 @@ def compile_ahead(
     Args:
       config: the resolved config; ``model.path`` may be ``preset:NAME``.
       topology: the slice, see ``chips.topology``.
-      tokens: tokens of every row; None for ``max_length``.
+      tokens: tokens of every row; None for ``max_length``, or the model's positions if fewer.
       targets: trained tokens of every row; None for all, the most that a row can take.
       mfu: share of the peak that matmuls are assumed to reach; None for the chip's own.
       largest: also look for the most rows a chip that fit, with norms.
@@ -48,7 +48,8 @@ def compile_ahead(
     if topology is None:
         raise UserError("ilp compile", "needs --topology", "add one such as --topology v5e:16x16")
     where = chips.topology(topology)
-    model, length = model_of(config), tokens or config.max_length
+    model = model_of(config)
+    length = tokens or min(config.max_length, model.config.max_position)
     slots, share = targets or length, mfu or where.chip.mfu
 
     def at(rows: int, norms: bool) -> Compiled:

@@ -31,7 +31,7 @@ def preview(data: StudyData, tokenizer: PreTrainedTokenizerFast, n: int) -> Grou
     """
     parts: list = [
         _counts(data),
-        *(Text(_shown(one)) for one in told(data.examples)),
+        *(Text(_shown(one)) for one in (*data.long_rows, *told(data.examples))),
         Text(_LEGEND),
     ]
     for stage in data.stages:

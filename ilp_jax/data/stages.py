@@ -11,7 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from ilp_jax.data import arguments, chat, distractors, jsonl, own_text, packaged, tfds_source
+from ilp_jax.data import (
+    arguments,
+    chat,
+    distractors,
+    jsonl,
+    lengths,
+    own_text,
+    packaged,
+    tfds_source,
+)
 from ilp_jax.data.examples import Example
 from ilp_jax.data.order import keyed_order, score
 from ilp_jax.data.study import StudyData, assemble
@@ -58,6 +67,7 @@ def build(config: ConfigDict, tokenizer: PreTrainedTokenizerFast) -> StudyData:
         [(part.name, part.settings, part.train, part.held_out) for part in parts],
         dropped={part.name: part.dropped for part in parts},
         usable={part.name: part.usable for part in parts},
+        long_rows=dict.fromkeys(part.long_rows for part in parts if part.long_rows),
     )
 
 
@@ -72,6 +82,7 @@ class _Part:
     dropped: Mapping[str, int]
     usable: int
     rows: list[Row]
+    long_rows: str
 
 
 class _Builder:
@@ -106,8 +117,11 @@ class _Builder:
         candidates: Sequence[Example],
         left_out: Mapping[str, int],
     ) -> _Part:
-        rows, dropped = self._usable(settings, candidates)
-        dropped = {**left_out, **dropped}
+        rows, dropped, names = self._usable(settings, candidates)
+        dropped, long_rows = {**left_out, **dropped}, ""
+        if names:
+            left_out_too = self._config.get("drop_truncated", True)
+            long_rows = lengths.about_long(name, names, self._config.max_length, left_out_too)
         n_rows, n_held = settings.get("n_rows", 0), settings.get("held_out_rows", 0)
         train, held = self._choose(name, rows, n_rows, n_held)
         if not train or len(train) < n_rows or len(held) < n_held:
@@ -117,7 +131,7 @@ class _Builder:
                 f"config.stages.{name}",
                 f"asks for {wanted} and {n_held} held out, and has {len(rows)} usable rows of "
                 f"{len(candidates) + sum(left_out.values())} (free: {len(train)} and {len(held)}; "
-                f"dropped: {reasons})",
+                f"dropped: {reasons}). {long_rows}".rstrip(". "),
                 "ask for fewer rows or loosen the limits",
             )
         if not n_rows and len(train) + len(held) < len(rows):
@@ -132,6 +146,7 @@ class _Builder:
             dropped=dropped,
             usable=len(rows) - dropped.get("prompt_held_out", 0),
             rows=rows,
+            long_rows=long_rows,
         )
 
     def finished(self, parts: Sequence[_Part]) -> list[_Part]:
@@ -187,9 +202,9 @@ class _Builder:
         held_prompts = {prompts[i] for i in held}
         return [i for i in train if prompts[i] not in held_prompts], held
 
-    def _usable(self, settings, candidates) -> tuple[list[Row], dict[str, int]]:
-        """Rows that pass the stage's limits, and how many failed which one."""
-        dropped, left = Counter(), []
+    def _usable(self, settings, candidates) -> tuple[list[Row], dict[str, int], list[str]]:
+        """Rows that pass the stage's limits, how many failed which, and those too long by name."""
+        dropped, left, names = Counter(), [], []
         for example in own_text.mended(candidates, self._how):
             # Rows without options may get n_distractors later.
             n_options = settings.get("n_options", 0)
@@ -201,12 +216,14 @@ class _Builder:
                 left.append(_with_task(example, settings.get("task", "answer")))
         rows = []
         for example, tokens in zip(left, self._tokens(left), strict=True):
+            if tokens.truncated:
+                names.append(f"{example.source}:{example.source_key}")
             reason = self._reason(settings, tokens)
             if reason:
                 dropped[reason] += 1
             else:
                 rows.append((example, tokens))
-        return rows, dict(dropped)
+        return rows, dict(dropped), names
 
     def _reason(self, settings: ConfigDict, tokens: TokenRow) -> str:
         """Why a row is left out of a stage, or ''."""

@@ -76,6 +76,7 @@ class StudyData:
         one mini-batch, as far as there are mini-batches enough.
       apart_every: batches between arrangements of what is left of an epoch, where there are such
         groups; 0: one an epoch.
+      long_rows: a sentence for each stage whose source has rows longer than ``max_length``.
     """
 
     examples: tuple[Example, ...]
@@ -86,6 +87,7 @@ class StudyData:
     faults: Mapping[int, tuple[np.ndarray, ...]] = dataclasses.field(default_factory=dict)
     apart: Mapping[int, int] = dataclasses.field(default_factory=dict)
     apart_every: int = 0
+    long_rows: tuple[str, ...] = ()
 
     def trained_tokens(self, index: int, visit: int) -> TokenRow:
         """What an example is trained on at one visit: its own tokens, but for planted faults.
@@ -120,6 +122,7 @@ def assemble(
     parts: Sequence[tuple[str, ConfigDict, Sequence[tuple[Example, TokenRow]], Sequence]],
     dropped: Mapping[str, Mapping[str, int]] | None = None,
     usable: Mapping[str, int] | None = None,
+    long_rows: Sequence[str] = (),
 ) -> StudyData:
     """Puts stages together; an example that stands in several stages is kept once.
 
@@ -128,6 +131,7 @@ def assemble(
         each row an (Example, TokenRow) pair.
       dropped: see StudyData.
       usable: see StudyData.
+      long_rows: see StudyData.
 
     Returns:
       The study's data; held-out examples have the role ``held_out``.
@@ -163,7 +167,14 @@ def assemble(
         ]
         indices = (np.array(one, np.int32) for one in (rows, held))
         stages.append(Stage(number, name, *indices, config))
-    return StudyData(tuple(examples), tuple(tokens), tuple(stages), dropped or {}, usable or {})
+    return StudyData(
+        tuple(examples),
+        tuple(tokens),
+        tuple(stages),
+        dropped or {},
+        usable or {},
+        long_rows=tuple(long_rows),
+    )
 
 
 def visit_order(

@@ -48,9 +48,10 @@ def default_config() -> ConfigDict:
     # Further arguments of the chat template as a JSON object, such as
     # '{"enable_thinking": false}'; a row's own 'chat_template_kwargs' go before. '' = none.
     config.chat_template_kwargs = ""
-    # Tokens that a row may have, prompt and response and end token together.
+    # Tokens that a row may have, prompt and response and end token together; never more than
+    # the model has positions (max_position_embeddings).
     config.max_length = 2048
-    # An example longer than max_length loses its response's tail. True: it is then left out
+    # An example longer than that loses its response's tail. True: it is then left out
     # and counted; False: it is trained on what is left, and marked truncated everywhere.
     config.drop_truncated = True
     # Row lengths in tokens that batches are padded to, increasing; () = a built-in ladder.

@@ -53,6 +53,7 @@ def plan(
     if out is not None:
         files.write_json(out, to_dict(found))
     notes = [f"Assumed in place of the data: {subject.assumed}."] if subject.assumed else []
+    notes += subject.data.long_rows
     return Group(render(found), *notes)
 
 

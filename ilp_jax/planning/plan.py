@@ -34,7 +34,7 @@ class Counts:
       stats: rows of the statistics.
       stats_with_norms: of these, those with gradient norms.
       answered: rows of the answers, by point.
-      longest: tokens of the longest row, its options packed behind it.
+      longest: positions of the longest row: its prompt and its response or longest option.
     """
 
     lines: tuple[Line, ...]
@@ -108,7 +108,10 @@ def counts_of(data: StudyData, config: ConfigDict, asked: Asked, n_chips: int = 
         stats=sum(line.rows for line in (*trained, *probes)),
         stats_with_norms=sum(line.rows_with_norms for line in (*trained, *probes)),
         answered=found.answered,
-        longest=max(row.n_packed_tokens for row in data.tokens),
+        longest=max(
+            len(row.prompt_ids) + max(map(len, (row.target_ids, *row.option_ids)))
+            for row in data.tokens
+        ),
     )
 
 

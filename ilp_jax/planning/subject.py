@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ilp_jax.data.examples import Example, example_id
+from ilp_jax.data.lengths import fitted
 from ilp_jax.data.stages import build
 from ilp_jax.data.study import StudyData, assemble
 from ilp_jax.data.tokens import TokenRow
@@ -109,6 +110,7 @@ def open_subject(config: ConfigDict, assumption: Assumption | None = None) -> Su
         tokenizer = world_base.word_tokenizer(make_world(config).sizes)
     else:
         tokenizer = load_tokenizer(path)
+    config = fitted(config, model.config.max_position)
     data = build(config, tokenizer)
     view = types.SimpleNamespace(config=config, data=data, tokenizer=tokenizer)
     return Subject(config, model, data, asked_of(view))
