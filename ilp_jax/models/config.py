@@ -134,6 +134,9 @@ class ModelConfig:
             raise ValueError(f"n_kv_heads={self.n_kv_heads} does not divide n_heads={self.n_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary embeddings need pairs")
+        scaling = self.rope_scaling
+        if scaling and scaling.kind == "factors" and len(scaling.factors) != self.head_dim // 2:
+            raise ValueError(f"{len(scaling.factors)} rotary factors, not {self.head_dim // 2}")
         for field, allowed in (
             ("qk_norm", ("none", "head", "full")),
             ("norm_position", ("pre", "post")),

@@ -137,8 +137,7 @@ def family(config: ModelConfig) -> tuple[str, str]:
     variant = (config.qk_norm, config.norm_position, config.qkv_bias, config.o_bias)
     match variant:
         case ("none", "pre", True, False) if not config.mlp_bias:
-            if config.head_dim * config.n_heads == config.d_model:
-                return "Qwen2ForCausalLM", "qwen2"
+            return "Qwen2ForCausalLM", "qwen2"
         case ("none", "pre", qkv, o) if qkv == o:
             return "LlamaForCausalLM", "llama"
         case ("head", "pre", qkv, o) if qkv == o and not config.mlp_bias:
@@ -168,11 +167,16 @@ def _rope_scaling(config: ModelConfig) -> dict[str, Any] | None:
             "high_freq_factor": scaling.high_freq_factor,
             "original_max_position_embeddings": scaling.original_max_position,
         }
-    raise UserError(
-        "export",
-        "rotary factors read from a GGUF file have no place in config.json",
-        "train from the safetensors folder of the same model",
-    )
+    # The one type of Hugging Face's with a factor for each frequency; it has two lists, for rows
+    # shorter and longer than ``original_max_position_embeddings``.
+    return {
+        "rope_type": "longrope",
+        "factor": 1.0,
+        "attention_factor": 1.0,
+        "short_factor": list(scaling.factors),
+        "long_factor": list(scaling.factors),
+        "original_max_position_embeddings": config.max_position,
+    }
 
 
 def _shards(config: ModelConfig, limit: int) -> Iterator[list[str]]:

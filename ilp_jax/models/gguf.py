@@ -17,7 +17,7 @@ import numpy as np
 from gguf.quants import dequantize
 
 from ilp_jax.errors import UserError
-from ilp_jax.models import names
+from ilp_jax.models import names, rope
 from ilp_jax.models.config import LIMITS, ROPE_LIMITS, ModelConfig, RopeScaling
 from ilp_jax.models.stated import Stated
 
@@ -206,6 +206,7 @@ def model_config(reader: gguf.GGUFReader, where: object) -> ModelConfig:
         raise UserError(where, "missing tensor token_embd.weight", _AGAIN)
 
     try:
+        theta = hyper.number("rope.freq_base", LIMITS["rope_theta"], 10_000.0)
         return ModelConfig(
             vocab_size=next(iter(shapes["token_embd.weight"]), 0),
             d_model=d_model,
@@ -214,8 +215,8 @@ def model_config(reader: gguf.GGUFReader, where: object) -> ModelConfig:
             n_kv_heads=size("attention.head_count_kv", "n_kv_heads", default=n_heads),
             head_dim=head_dim,
             d_ff=size("feed_forward_length", "d_ff"),
-            rope_theta=hyper.number("rope.freq_base", LIMITS["rope_theta"], 10_000.0),
-            rope_scaling=_rope_scaling(reader, hyper, head_dim, where),
+            rope_theta=theta,
+            rope_scaling=_rope_scaling(reader, hyper, head_dim, theta, where),
             norm_eps=float(
                 np.float32(hyper.number("attention.layer_norm_rms_epsilon", LIMITS["norm_eps"]))
             ),
@@ -231,7 +232,7 @@ def model_config(reader: gguf.GGUFReader, where: object) -> ModelConfig:
 
 
 def _rope_scaling(
-    reader: gguf.GGUFReader, hyper: Stated, head_dim: int, where: object
+    reader: gguf.GGUFReader, hyper: Stated, head_dim: int, theta: float, where: object
 ) -> RopeScaling | None:
     kind = hyper.text("rope.scaling.type", "none")
     within = (0.0, ROPE_LIMITS["factor"][1])
@@ -248,14 +249,16 @@ def _rope_scaling(
         return RopeScaling(kind="linear", factor=factor) if linear else None
     if linear:
         raise UserError(where, "rope_freqs together with linear rope scaling is not supported")
-    factors = tuple(float(f) for f in _dequantise(freqs, where).ravel())
+    factors = _dequantise(freqs, where).ravel()
     if len(factors) != head_dim // 2:
         raise UserError(
             where,
             f"rope_freqs.weight has {len(factors)} factors, not {head_dim // 2}",
             "convert the model again",
         )
-    return RopeScaling(kind="factors", factors=factors)
+    if not (np.isfinite(factors).all() and factors.min() > 0 and theta > 1):
+        raise UserError(where, "rope_freqs.weight is damaged", "convert the model again")
+    return rope.from_factors(factors, theta)
 
 
 def load_params(

@@ -171,6 +171,12 @@ def _rope(told: Stated, max_position: int, where: object) -> tuple[float, RopeSc
     kind = rope.text("rope_type", None) or rope.text("type", None) or "default"
     if kind == "default":
         return theta, None
+    short, long, scale = map(rope.value, ("short_factor", "long_factor", "attention_factor"))
+    if kind == "longrope" and isinstance(short, list) and short == long and scale == 1:
+        # As we export the factors of a GGUF file: the same at every length, nothing rescaled.
+        each = Stated(dict(enumerate(short)).get, where, "copy it again", "short_factor.")
+        numbers = (each.number(i, ROPE_LIMITS["factor"]) for i in range(len(short)))
+        return theta, RopeScaling("factors", factors=tuple(numbers))
     if kind not in ("linear", "llama3"):
         raise UserError(
             where, f"rope type {kind} is not supported", "supported: default, linear, llama3"

@@ -28,6 +28,10 @@ VARIANTS = {
         LLAMA, qkv_bias=True, o_bias=True, mlp_bias=True, head_dim=12
     ),
     "qwen2": dataclasses.replace(LLAMA, qkv_bias=True, rope_theta=1e6),
+    "qwen2 with its own head_dim": dataclasses.replace(LLAMA, qkv_bias=True, head_dim=12),
+    "llama, factors of a GGUF file": dataclasses.replace(
+        LLAMA, rope_scaling=RopeScaling("factors", factors=(1.0, 1.5, 7.25, 3.0)), max_position=16
+    ),
     "qwen3": dataclasses.replace(LLAMA, qk_norm="head", head_dim=16),
     "olmo2": dataclasses.replace(LLAMA, qk_norm="full", norm_position="post"),
 }
@@ -90,9 +94,6 @@ def test_what_no_family_has_is_refused(tokenizer, tmp_path):
     ):
         with pytest.raises(UserError, match="no Hugging Face family"):
             export(odd, None, tokenizer, tmp_path / "odd")
-    factors = dataclasses.replace(LLAMA, rope_scaling=RopeScaling("factors", factors=(1.0,) * 4))
-    with pytest.raises(UserError, match="GGUF"):
-        hf_config(factors)
 
 
 def test_a_folder_in_use_is_left_alone(tokenizer, tmp_path):

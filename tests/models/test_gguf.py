@@ -4,20 +4,23 @@ The writer's side has its own table of names and its own copy of llama.cpp's row
 so that a mistake in the reader does not cancel out.
 """
 
-import dataclasses
 import importlib.util
 import json
 
 import gguf
+import jax
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models
 
 from ilp_jax.errors import UserError
 from ilp_jax.models import gguf as ours
 from ilp_jax.models import rope, weights
 from ilp_jax.models.config import RopeScaling
+from ilp_jax.models.decoder import Decoder
+from ilp_jax.models.export import export
 
 D, F, H, K, V, L = 64, 96, 4, 2, 40, 2
 STEMS = {
@@ -250,21 +253,90 @@ def test_rope_scalings(tmp_path):
         scaling(extra={"rope_freqs.weight": factors[:5]})
 
 
-def test_rope_factors_are_llama3s(tmp_path):
+def converted_factors(head_dim, theta, factor, low, high, original):
+    """The loop of llama.cpp's converter for a llama3 scaling (``generate_extra_tensors``)."""
+    factors = []
+    for frequency in 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim):
+        wavelength = 2 * np.pi / frequency
+        if wavelength < original / high:
+            factors.append(1)
+        elif wavelength > original / low:
+            factors.append(factor)
+        else:
+            smooth = (original / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return np.array(factors, np.float32)
+
+
+LLAMA3S = [  # head_dim, theta, then factor, low, high and original length
+    (128, 5e5, 8.0, 1.0, 4.0, 8192),  # LLaMA 3.1 8B
+    (64, 5e5, 32.0, 1.0, 4.0, 8192),  # LLaMA 3.2 1B
+    (16, 1234.0, 8.0, 1.0, 4.0, 16),
+    (64, 1e5, 4.0, 1.0, 3.5, 2048),
+]
+
+
+@pytest.mark.parametrize("shape", LLAMA3S)
+def test_rope_factors_are_llama3s(shape):
     """The factors that llama.cpp's converter writes for a llama3 scaling mean that scaling."""
-    llama3 = RopeScaling("llama3", 8.0, 1.0, 4.0, 16)
+    factors = converted_factors(*shape)
+    assert len(set(factors)) >= 3
+    assert rope.from_factors(factors, shape[1]) == RopeScaling("llama3", *shape[2:])
+    # One frequency that is not the formula's: then the factors stand for themselves.
+    factors[len(factors) // 2] *= 1 + 1e-4
+    found = rope.from_factors(factors, shape[1])
+    assert found.kind == "factors" and found.factors == tuple(map(float, factors))
+
+
+def test_a_ramp_of_another_low_factor_has_the_same_frequencies():
+    found = rope.from_factors(converted_factors(64, 1e5, 4.0, 2.0, 6.0, 2048), 1e5)
+    assert found == RopeScaling("llama3", 4.0, 1.0, 3.0, 1024)
+
+
+def test_equal_factors_are_a_linear_scaling():
+    assert rope.from_factors(np.full(8, 2.5), 1e4) == RopeScaling("linear", 2.5)
+    assert rope.from_factors(np.ones(8), 1e4) is None
+
+
+@pytest.mark.torch_parity
+@pytest.mark.parametrize("exact", [True, False], ids=["llama3", "factors of its own"])
+def test_an_exported_gguf_has_its_factors_in_transformers(tmp_path, exact):
+    """Logits of the exported folder in transformers, against the llama3 folder or our decoder."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
     config, tensors = hf_model("llama")
-    wavelengths = 2 * np.pi * 1234.0 ** (np.arange(0, 16, 2) / 16)
-    smooth = np.clip((16 / wavelengths - 1.0) / (4.0 - 1.0), 0, 1)
-    factors = (1 / ((1 - smooth) / 8.0 + smooth)).astype(np.float32)
-    assert len(set(factors)) > 2
-    write_gguf(tmp_path / "m.gguf", "llama", config, tensors, extra={"rope_freqs.weight": factors})
-    found = weights.load_config(str(tmp_path / "m.gguf"))
-    np.testing.assert_allclose(
-        rope.inverse_frequencies(found),
-        rope.inverse_frequencies(dataclasses.replace(found, rope_scaling=llama3)),
-        rtol=1e-6,
-    )
+    factors = converted_factors(16, 1234.0, 8.0, 1.0, 4.0, 16)
+    if not exact:
+        factors[4] *= 1.5
+    path = tmp_path / "m.gguf"
+    write_gguf(path, "llama", config, tensors, extra={"rope_freqs.weight": factors})
+    loaded = weights.load(str(path))
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(V)}, "w0"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1")
+    export(loaded.config, loaded.params, tokenizer, tmp_path / "out")
+    assert weights.load_config(str(tmp_path / "out")) == loaded.config
+    tokens = np.random.default_rng(0).integers(0, V, (2, 100))
+
+    def logits(folder):
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with torch.no_grad():
+            return model(input_ids=torch.tensor(tokens)).logits.numpy()
+
+    if exact:
+        llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+        llama3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+        scaled = config | {"rope_parameters": llama3 | {"rope_theta": 1234.0}}
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder/config.json").write_text(json.dumps(scaled | {"model_type": "llama"}))
+        save_file(tensors, tmp_path / "folder/model.safetensors", metadata={"format": "pt"})
+        expected = logits(tmp_path / "folder")
+    else:
+        positions = np.broadcast_to(np.arange(100, dtype=np.int32), tokens.shape)
+        expected = jax.jit(Decoder(loaded.config).apply)(
+            {"params": loaded.params}, tokens.astype(np.int32), positions, np.zeros_like(positions)
+        )
+    found = logits(tmp_path / "out")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.skipif(
