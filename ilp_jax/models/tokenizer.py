@@ -20,6 +20,7 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from ilp_jax.errors import UserError
 from ilp_jax.models import ends, gguf, tokenizer_files, weights
+from ilp_jax.models.tokenizer_check import check_bytes, difference
 
 _PIECES = "tokenizer.model"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -48,7 +49,8 @@ class _Split:
 
 
 _SPLITS = {
-    "default": _Split((_GPT2,)),
+    # What llama.cpp takes where a file names none, or "default"; not GPT-2's.
+    "default": _Split((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
     "gpt-2": _Split((_GPT2,)),
     "olmo": _Split((_GPT2,)),
     "smollm": _Split((r"\p{N}", _GPT2)),
@@ -68,8 +70,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
       A fast tokenizer with its special tokens and, where the model has one, its chat template.
 
     Raises:
-      UserError: nothing there, a tokenizer that needs code of its own, or a GGUF vocabulary of
-        a kind that is not supported.
+      UserError: nothing there, a tokenizer that needs code of its own, files that do not agree,
+        or a GGUF vocabulary of a kind that is not supported.
     """
     place = weights.resolve(path)
     if not place.is_dir():
@@ -80,13 +82,27 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     tokenizer_files.check(place)
     if (place / _PIECES).is_file() and not (place / "tokenizer.json").is_file():
         _require_converter(place)
-    try:
-        tokenizer = _loader(place).from_pretrained(
-            place, local_files_only=True, trust_remote_code=False
+    tokenizer = _load(_loader(place), place)
+    what = difference(tokenizer, place)
+    if what and (place / "tokenizer.json").is_file():
+        tokenizer = _load(PreTrainedTokenizerFast, place)  # takes the file as it stands
+        what = difference(tokenizer, place)
+    if what:
+        raise UserError(
+            place, f"its tokenizer's files do not agree: {what}", "copy the model's own files again"
         )
+    ends.keep(tokenizer, ends.of_folder(place))
+    return tokenizer
+
+
+def _load(loader: type, place: Path) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer = loader.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a malformed file
         if (place / "config.json").exists():
-            weights.load_config(path)  # transformers reads it too, and it may be what is wrong
+            weights.load_config(
+                str(place)
+            )  # transformers reads it too, and it may be what is wrong
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
             place, f"its tokenizer cannot be loaded ({reason})", "save it with save_pretrained"
@@ -95,7 +111,6 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         raise UserError(
             place, f"{type(tokenizer).__name__} is no fast tokenizer", "add its tokenizer.json"
         )
-    ends.keep(tokenizer, ends.of_folder(place))
     return tokenizer
 
 
@@ -215,4 +230,5 @@ def from_gguf(reader: GGUFReader, where: Path | str) -> PreTrainedTokenizerFast:
     kinds = enumerate(zip(tokens, types, strict=True))
     control = [(index, token) for index, (token, kind) in kinds if kind == TokenType.CONTROL]
     ends.keep(wrapped, ends.of_gguf(told, control))
+    check_bytes(wrapped, where, split.nfc)
     return wrapped

@@ -8,7 +8,9 @@ import gguf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+from tokenizers import Regex, Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split
+from tokenizers.processors import TemplateProcessing
 
 from ilp_jax.errors import UserError
 from ilp_jax.models import weights
@@ -103,7 +105,7 @@ REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PATTERNS = {
     "gpt-2": [GPT2],
-    "default": [GPT2],
+    "default": [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"],
     "smollm": [r"\p{N}", GPT2],
     "llama-bpe": [CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + REST],
     "qwen2": [CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + REST],
@@ -320,3 +322,66 @@ def test_code_in_a_folder_is_not_run(tmp_path, small):
     with pytest.raises(UserError, match="its tokenizer cannot be loaded"):
         load_tokenizer(str(folder))
     assert not trace.exists()
+
+
+def _split(pattern):
+    cut = [Split(Regex(pattern), behavior="isolated"), ByteLevel(False, use_regex=False)]
+    return Sequence(cut)
+
+
+@pytest.mark.parametrize("arch", ["Qwen2ForCausalLM", "LlamaForCausalLM"])
+@pytest.mark.parametrize("named", ["Qwen2Tokenizer", "LlamaTokenizerFast", "GPT2Tokenizer", None])
+@pytest.mark.parametrize(
+    "pre", [_split(r"\p{N}{1,3}|\s+|\p{L}+"), Digits(individual_digits=True), ByteLevel(True)]
+)
+def test_a_folder_gives_what_its_tokenizer_json_says(byte_model, tmp_path, arch, named, pre):
+    """transformers builds the family's own rule in its place; `tokenizers` reads the file."""
+    told = {"tokenizer_class": named, "model_type": arch[:5].lower()}
+    folder = byte_model(tmp_path / "m", pre=pre, told=told, architectures=[arch])
+    path = folder / "config.json"
+    kind = arch.removesuffix("ForCausalLM").lower()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind}))
+    own, loaded = Tokenizer.from_file(str(folder / "tokenizer.json")), load_tokenizer(str(folder))
+    for text in [*HARD, "e\u0301 \u00e9", "a<|im_end|> b <|im_start|>"]:
+        assert loaded(text).input_ids == own.encode(text).ids
+        assert loaded.tokenize(text) == own.encode(text, add_special_tokens=False).tokens
+
+
+def test_the_begin_token_is_what_the_folder_says(byte_model, tmp_path):
+    """tokenizer.json adds it, whatever tokenizer_config.json says of it: so does transformers."""
+    for stated in (None, True, False):
+        told = {"bos_token": "<|endoftext|>"}
+        told |= {} if stated is None else {"add_bos_token": stated}
+        folder = byte_model(tmp_path / str(stated), told=told)
+        own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        own.post_processor = TemplateProcessing(
+            single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 256)]
+        )
+        own.save(str(folder / "tokenizer.json"))
+        assert load_tokenizer(str(folder))("!").input_ids == [256, 0]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (
+            {"added_tokens_decoder": {"7": {"content": "<|im_end|>", "special": True}}},
+            "'<|im_end|>' is 258, and 7 in tokenizer_config.json",
+        ),
+        ({"split_special_tokens": True}, "is cut otherwise than tokenizer.json says"),
+    ],
+)
+def test_files_that_do_not_agree_are_refused(byte_model, tmp_path, told, message):
+    folder = byte_model(tmp_path / "m", told=told)
+    with pytest.raises(UserError) as caught:
+        load_tokenizer(str(folder))
+    assert message in str(caught.value) and "do not agree" in str(caught.value)
+
+
+def test_a_gguf_vocabulary_without_some_bytes_is_refused(tmp_path):
+    tokens = [token for token in tokens_of(MERGES) if token != "\u010a"]  # the byte of a new line
+    merges = [merge for merge in MERGES if "\u010a" not in merge]
+    tokens = [token for token in tokens if "\u010a" not in token]
+    path = write_vocabulary(tmp_path / "a.gguf", tokens=tokens, merges=merges)
+    with pytest.raises(UserError, match="its vocabulary loses text"):
+        load_tokenizer(path)
