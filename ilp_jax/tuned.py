@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
-from transformers import PreTrainedTokenizerFast
 
 from ilp_jax import run_record
+from ilp_jax.data import chat
 from ilp_jax.data.lengths import fitted
-from ilp_jax.data.study import StudyData
 from ilp_jax.detect import base_answers
 from ilp_jax.detect.point import Point, ask_point, is_asked
 from ilp_jax.errors import UserError
@@ -47,7 +47,7 @@ ABSENT = (
 """What a run without a training of ours cannot know; stands in the summary."""
 
 _SAME_SHAPE = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff")
-_TEXTS_COMPARED = 256  # rows whose texts both tokenizers must cut alike
+_ROWS_COMPARED = 4096  # at a time
 
 
 def check_pair(config: ConfigDict) -> None:
@@ -57,8 +57,8 @@ def check_pair(config: ConfigDict) -> None:
       config: the resolved config; ``model.path`` is the base, ``model.tuned`` the other.
 
     Raises:
-      UserError: a folder is missing or holds no whole model, both are the same, or they
-        differ in shape or vocabulary.
+      UserError: a folder is missing or holds no whole model, both are the same, they differ in
+        shape, or a row holds a token that is not the same to both.
     """
     base, tuned = config.model.path, config.model.tuned
     if weights.resolve(base).resolve() == weights.resolve(tuned).resolve():
@@ -72,7 +72,8 @@ def check_pair(config: ConfigDict) -> None:
                 f"was not tuned from {base}: {field} is {pair[1]}, the base has {pair[0]}",
                 "give the base that belongs to it with --base",
             )
-    _check_same_tokens(base, tuned, load_tokenizer(base), load_tokenizer(tuned), ())
+    if load_tokenizer(base).get_vocab() != load_tokenizer(tuned).get_vocab():
+        open_pair(config, "")  # whether the rows hold a token that differs
 
 
 def open_pair(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
@@ -95,7 +96,7 @@ def open_pair(config: ConfigDict, workdir: epath.PathLike) -> Workspace:
     base_positions = weights.load_config(base).max_position
     of_tuned = fitted(of_tuned, base_positions)  # both are asked the same rows
     ws = open_workspace(of_tuned, workdir)
-    _check_same_tokens(base, tuned, load_tokenizer(base), ws.tokenizer, _texts(ws.data))
+    _check_same_tokens(base, ws)
     check_vocabulary(base, ws.data, weights.load_config(base).vocab_size)
     if base_answers.wanted(ws.data):
         raise UserError(
@@ -171,38 +172,52 @@ def _ask(ws: Workspace, path: str, point: Point) -> None:
     ask_point(one, loaded.params, point)
 
 
-def _check_same_tokens(
-    base: str,
-    tuned: str,
-    of_base: PreTrainedTokenizerFast,
-    of_tuned: PreTrainedTokenizerFast,
-    texts: tuple[str, ...],
-) -> None:
-    """Both must give a text the same numbers: a model is asked in the other's tokens."""
-    vocabularies = of_base.get_vocab(), of_tuned.get_vocab()
-    if vocabularies[0] != vocabularies[1]:
-        token, number = min(set(vocabularies[0].items()) ^ set(vocabularies[1].items()))
-        here, there = (vocabulary.get(token, "absent") for vocabulary in reversed(vocabularies))
-        what = f"token {token!r} is {here}, and {there} in {base}"
-    else:
-        pairs = (
-            (text, *(one(text, add_special_tokens=False).input_ids for one in (of_base, of_tuned)))
-            for text in texts
+def _check_same_tokens(base: str, ws: Workspace) -> None:
+    """What the rows hold must mean the same to both: a model is asked in the other's tokens.
+
+    Tokens that no row holds, such as a ``[PAD]`` that was added, may differ.
+    """
+    own, theirs, config = ws.tokenizer, load_tokenizer(base), ws.config
+    if own.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str():
+        return
+
+    def refuse(row: int, what: str) -> NoReturn:
+        example = ws.data.examples[row]
+        raise UserError(
+            config.model.path,
+            f"its vocabulary is not the base model's: {example.source}:{example.source_key} {what}",
+            "give the base that belongs to it, with the tokenizer that both have",
         )
-        differing = next((text for text, one, other in pairs if one != other), None)
-        if differing is None:
-            return
-        what = f"{differing[:40]!r} is cut into other tokens than by {base}"
-    raise UserError(
-        tuned,
-        f"its vocabulary is not the base model's: {what}",
-        "give the base that belongs to it, with the tokenizer that both have",
-    )
+
+    ids, there = own.get_vocab(), theirs.get_vocab()
+    differing = {i: (token, there.get(token)) for token, i in ids.items() if there.get(token) != i}
+    for row, tokens in enumerate(ws.data.tokens if differing else ()):
+        for token_id in np.concatenate([tokens.prompt_ids, tokens.target_ids, *tokens.option_ids]):
+            if found := differing.get(int(token_id)):
+                token, other = found
+                has = "absent" if other is None else other
+                refuse(row, f"holds token {token!r}, which is {token_id}, and {has} in {base}")
+    # What both have is a token to both, whatever the base's own files mark as one.
+    added = own.added_tokens_decoder.items()
+    theirs.add_tokens([token for i, token in added if there.get(token.content) == i])
+    how = chat.renderer(own, config.template, config.separator, config.trained_turns)
+    for start in range(0, len(ws.data.examples), _ROWS_COMPARED):
+        some = ws.data.examples[start : start + _ROWS_COMPARED]
+        rendered = [chat.render(example, how) for example in some]
+        texts = [(r, t) for r, one in enumerate(rendered, start) for t in _texts(one)]
+        pair = (
+            one([text for _, text in texts], add_special_tokens=False, verbose=False).input_ids
+            for one in (own, theirs)
+        )
+        for (row, _), one, other in zip(texts, *pair, strict=True):
+            if one != other:
+                at = next((n for n, i in enumerate(one) if other[n : n + 1] != [i]), 0)
+                piece = own.decode(one[at : at + 8])
+                refuse(row, f"is cut into other tokens than by {base}, at {piece[:40]!r}")
 
 
-def _texts(data: StudyData) -> tuple[str, ...]:
-    some = data.examples[:_TEXTS_COMPARED]
-    return tuple(text for example in some for text in (example.prompt, example.response))
+def _texts(rendered: chat.Rendered) -> tuple[str, ...]:
+    return rendered.prompt, rendered.body, *rendered.options
 
 
 def _template_note(ws: Workspace) -> list[str]:

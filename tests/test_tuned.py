@@ -268,7 +268,11 @@ def adapter(folder):
 CHANGES = {
     "other words": (
         lambda m: edited(m, "tokenizer.json", swap),
-        ["its vocabulary is not the base model's: token 'blue' is 7, and 8 in", "give the base"],
+        [
+            "its vocabulary is not the base model's: rows:q",
+            "holds token 'blue', which is 7, and 8 in",
+            "give the base",
+        ],
     ),
     "adapter": (adapter, ["LoRA adapter", "merge_and_unload"]),
     "other depth": (
@@ -304,7 +308,57 @@ def test_tokenizers_of_one_vocabulary_that_cut_texts_differently(refused, pair, 
     data.write_text('{"prompt": "what is RED ?", "response": "old"}\n')
     line = refused(*pair(tmp_path / "run", tuned=model, data=data))
     assert f"{model}: its vocabulary is not the base model's" in line
-    assert "'what is RED ?' is cut into other tokens" in line
+    assert "is cut into other tokens than by" in line and "at 'red ?'" in line
+
+
+@pytest.fixture
+def asked_of(byte_model, tmp_path):
+    """Words of `detect` for a pair of byte-level folders and one row: (base, tuned, response)."""
+
+    def words(base, tuned, response="Paris"):
+        data = tmp_path / "rows.jsonl"
+        data.write_text(json.dumps({"id": "r0", "prompt": "capital?", "response": response}) + "\n")
+        for seed, (name, settings) in enumerate((("base", base), ("tuned", tuned))):
+            byte_model(tmp_path / name, seed=seed, **settings)
+        flags = ("--base", tmp_path / "base", "--tuned", tmp_path / "tuned", "--data", data)
+        return ["detect", *map(str, flags), "--config.detect.sampled_points="]
+
+    return words
+
+
+PAD = {"extra": ("[PAD]",), "told": {"pad_token": "[PAD]"}}
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned"),
+    [
+        ({}, PAD),
+        (PAD, {}),  # a token that tuning lost
+        ({"template": None}, PAD),
+        ({"told": {"eos_token": "<|im_end|>"}}, PAD | {"eos": "<|im_end|>"}),
+        ({"told": {"model_max_length": 7}, "vocab_size": 320}, PAD),  # rows beyond the tokens
+    ],
+)
+def test_tokens_that_no_row_holds_may_differ(asked_of, tmp_path, base, tuned):
+    assert cli.main([*asked_of(base, tuned), "--workdir", str(tmp_path / "run")]) == 0
+    found = read_inference(tmp_path / "run")
+    assert set(found["point"]) == {"base", "final"}
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "response", "message"),
+    [
+        ({}, PAD, "a[PAD]", "rows:r0 holds token '[PAD]', which is 259, and absent in"),
+        (PAD, {"extra": ("[X]", "[PAD]")}, "a[PAD]", "token '[PAD]', which is 260, and 259 in"),
+        ({"extra": ("Pa",)}, {}, "Paris", "rows:r0 is cut into other tokens than by"),
+    ],
+)
+def test_a_token_that_a_row_holds_must_be_the_same(
+    asked_of, tmp_path, refused, base, tuned, response, message
+):
+    line = refused(*asked_of(base, tuned, response), "--workdir", str(tmp_path / "run"))
+    assert message in line
+    assert not (tmp_path / "run" / "inference").exists()
 
 
 def test_the_base_is_not_its_own_tuned_model(refused, pair, tiny, tmp_path):
