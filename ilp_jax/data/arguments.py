@@ -14,7 +14,11 @@ from transformers import PreTrainedTokenizerFast
 from ilp_jax.errors import UserError
 
 # Names that transformers gives a template, or takes for itself.
-_OURS = {"messages", *inspect.signature(PreTrainedTokenizerFast.apply_chat_template).parameters}
+_OURS = {
+    "messages",
+    "conversations",
+    *inspect.signature(PreTrainedTokenizerFast.apply_chat_template).parameters,
+}
 
 
 def of_config(config: ConfigDict) -> dict[str, Any]:

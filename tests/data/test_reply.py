@@ -181,7 +181,7 @@ def test_arguments_that_the_template_does_not_read(byte_tokenizer, plain_tokeniz
     assert error.value.where == "config.chat_template_kwargs"
     with pytest.raises(UserError, match="plain template does not read"):
         chat.renderer(plain_tokenizer, "plain", " ", arguments={"enable_thinking": False})
-    for name in ("tools", "messages", "add_generation_prompt"):
+    for name in ("tools", "messages", "conversations", "add_generation_prompt"):
         example = row(user("u"), reply("a"), chat_template_kwargs={name: 1})
         with pytest.raises(UserError, match=f"^s:k: '{name}' is no argument"):
             mended([example], chat.renderer(tokenizer, "chat", " "))
