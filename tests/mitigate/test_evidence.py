@@ -35,7 +35,7 @@ def test_verdicts_of_the_default_are_those_of_the_first_that_applies():
 
 @pytest.mark.parametrize(
     "detector, method, what",
-    [("default", "paper", "has: model, rules"), ("sampled", "rules", "has: choice, exact_law")],
+    [("default", "paper", "has: model, rules"), ("sampled", "rules", "has: choice, exact_match$")],
 )
 def test_verdicts_that_are_not_there_are_named(detector, method, what):
     with pytest.raises(UserError, match=what):
