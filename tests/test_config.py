@@ -174,6 +174,8 @@ def test_refused_overrides(file, words, parts):
         ("detect.top_k", 0, 10),
         ("detect.stability_temperatures", "hot", "0.2,1"),
         ("stages.first.task", "essay", "answer"),
+        ("stages.first.epochs", 2**31, 10_000),
+        ("stages.first.copies", 2**31, 10_000),
         ("report.max_rows", 0, 1),
         ("report.max_text", 0, 1),
         ("report.max_visits", 1, 2),

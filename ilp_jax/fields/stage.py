@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from ml_collections import ConfigDict
 
-from ilp_jax.fields.limits import TINY
+from ilp_jax.fields.limits import MOST_VISITS, TINY
 
 TRAINING = (
     *("epochs", "copies", "learning_rate", "schedule", "warmup_steps"),
@@ -100,7 +98,7 @@ ALLOWED = {
 }
 RANGE = {
     "stages.*.same_question_similarity": (TINY, 1),
-    "stages.*.epochs": (1, math.inf),
-    "stages.*.copies": (1, math.inf),
+    "stages.*.epochs": (1, MOST_VISITS),
+    "stages.*.copies": (1, MOST_VISITS),
     "stages.*.final_learning_rate_fraction": (0, 1),
 }
