@@ -33,8 +33,11 @@ CROSSED = BOTH[4] | {"rules": ["mlp/up/kernel = -, -, fsdp", "kernel = -, fsdp+t
 UNEVEN_QUICK = (("qwen3", "direct", BOTH[4], 1, ODD | {"d_model": 63}),)
 UNEVEN = (
     ("llama", "gram", BOTH[4], 1, ODD),
-    *(("llama", "gram", BOTH[4], 1, {name: n}) for name, n in ODD.items() if name != "n_heads"),
-    *(("qwen3", "gram", BOTH[4], 1, {name: n}) for name, n in ODD.items() if name != "n_heads"),
+    *(
+        (family, "gram", BOTH[4], 1, shape)
+        for family in ("llama", "qwen3")
+        for shape in ({"vocab_size": 33}, {"d_ff": 99}, {"n_heads": 3, "n_kv_heads": 3})
+    ),
     ("llama", "direct", BOTH[4], 2, ODD),
     ("olmo2", "direct", {"fsdp": 1, "tensor": 4}, 1, {}),
     ("qwen2", "gram", {"fsdp": 1, "tensor": 4}, 1, {"n_kv_heads": 1}),
