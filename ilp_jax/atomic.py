@@ -26,6 +26,7 @@ from ilp_jax.storage import check_place
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SUFFIX = ".tmp"
+_LONGEST = 200  # Bytes of a name that its temporary one has; a file system takes 255 in all.
 _IN_MEMORY = 1 << 26  # Bytes of an object that are uploaded as one.
 
 
@@ -138,4 +139,5 @@ def _upload(path: epath.Path, put: Callable[[BinaryIO], Any]) -> None:
 
 
 def _temporary_name(name: str) -> str:
-    return f".{name}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+    shown = name.encode()[:_LONGEST].decode(errors="ignore")
+    return f".{shown}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"

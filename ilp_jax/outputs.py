@@ -72,9 +72,10 @@ def fault(workdir: epath.PathLike, phase: str) -> Fault | None:
       phase: the phase.
     """
     workdir = files.as_path(workdir)
-    for name in run_record.read(workdir)["made"].get(phase) or _ALWAYS.get(phase, ()):
+    listed = run_record.read(workdir)["made"].get(phase)  # runs of before have no lists
+    for name in listed or _ALWAYS.get(phase, ()):
         try:
-            _check(workdir, name)
+            _check(workdir, name, bool(listed))
         except UserError as error:
             return Fault(phase, name, error)
     return None
@@ -87,10 +88,10 @@ def set_aside(fault: Fault) -> None:
         path.rename(path.parent / f"{path.name}{_ASIDE}")
 
 
-def _check(workdir: epath.Path, name: str) -> None:
+def _check(workdir: epath.Path, name: str, listed: bool) -> None:
     path = workdir / name
     if name == summary_file.FILE:
-        summary_file.read(workdir, of_a_phase=True)
+        summary_file.read(workdir, of_a_phase=listed)
     elif name.endswith(".parquet"):
         parquet.check(path)
     elif not path.exists():

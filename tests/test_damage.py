@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -9,10 +11,11 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from ilp_jax import cli, files, parquet, run_record, seal
+from ilp_jax import cli, files, outputs, parquet, run_record, seal
 from ilp_jax.analysis import summary_file
 from ilp_jax.errors import UserError
 from ilp_jax.stats import reader
+from ilp_jax.sweep import ledger
 
 ROWS = pl.DataFrame({"id": range(40), "text": ["a", None, "ü", "d"] * 10, "x": [0.5, 1, 2, 3] * 10})
 
@@ -221,3 +224,47 @@ def test_files_says_what_a_path_is(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         parquet.read(tmp_path)
     assert cli.main(["report", "--workdir", str(tmp_path / "x.json")]) == 2
+
+
+def test_a_sweep_does_not_take_a_run_without_its_report_for_done(run):
+    assert ledger.finished(files.as_path(run))
+    (run / "report.html").unlink()
+    assert not ledger.finished(files.as_path(run))
+
+
+def test_a_finished_run_of_before_has_no_lists_and_is_finished(run):
+    record = files.read_json(run / "run.json")
+    del record["made"]
+    files.write_json(run / "run.json", record)
+    figures = {k: v for k, v in files.read_json(run / "summary.json").items() if k != "checksum"}
+    files.write_json(run / "summary.json", figures)
+    assert not any(outputs.fault(run, phase) for phase in record["finished"])
+    assert cli.main(["report", "--workdir", str(run)]) == 0
+    (run / "signals.parquet").unlink()
+    assert outputs.fault(run, "diagnose").made_again
+
+
+SAVES = """
+import random, shutil, sys, time
+import jax.numpy as jnp
+from ilp_jax.train.checkpoint import Checkpoints
+
+draw = random.Random(0)
+for k in range(12):
+    saved = Checkpoints(f"{sys.argv[1]}/{k}/state")
+    saved.save(1, {f"w{i}": jnp.arange(20_000.0) for i in range(40)})
+    time.sleep(draw.uniform(0, 0.05))
+    shutil.rmtree(f"{sys.argv[1]}/{k}", ignore_errors=True)
+    try:
+        saved.close()
+    except Exception as error:
+        print("failed:", type(error).__name__)
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_deleted_in_a_save_gives_one_error_and_no_traceback(tmp_path):
+    words = [sys.executable, "-c", SAVES, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0 and "failed:" in done.stdout, done
+    assert "Traceback" not in done.stderr, done.stderr

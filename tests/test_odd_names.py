@@ -143,3 +143,10 @@ def test_a_home_is_a_text_s_alone(tmp_path, monkeypatch):
     assert str(files.as_path(str(files.as_path("./~")))) == str(tmp_path / "~")
     assert files.as_path("~nobody_of_that_name/x") == tmp_path / "~nobody_of_that_name" / "x"
     assert str(files.as_path("gs://bucket/run")) == "gs://bucket/run"
+
+
+def test_a_file_of_the_longest_name_is_written(tmp_path):
+    for name in ("x" * 255, "é" * 127):
+        files.write_text(tmp_path / name, "here")
+        assert (tmp_path / name).read_text() == "here"
+    assert len(list(tmp_path.iterdir())) == 2

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from ilp_jax import files, parquet, run_record
+from ilp_jax import files, outputs, parquet, run_record
 from ilp_jax.errors import UserError
 from ilp_jax.sweep.runs import Run
 
@@ -79,10 +79,12 @@ def _entry(folder: epath.Path, run: Run, before: Mapping[str, Any], in_use: bool
 
 
 def finished(workdir: epath.Path) -> bool:
-    """Whether a folder holds a run that came to its end.
+    """Whether a folder holds a run that came to its end, its files there still and whole.
 
     Args:
       workdir: the run's folder, local or gs://; it may be missing.
     """
     path = workdir / run_record.FILE
-    return path.exists() and _LAST_PHASE in (files.read_json(path).get("finished") or {})
+    record = files.read_json(path) if path.exists() else {}
+    done = _LAST_PHASE in (record.get("finished") or {})
+    return done and not any(outputs.fault(workdir, phase) for phase in record.get("made") or ())

@@ -12,6 +12,8 @@ import logging
 import os
 import re
 import shutil
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -341,6 +343,8 @@ def _manager(folder: epath.Path, keep: int) -> ocp.CheckpointManager:
     logger = logging.getLogger("absl")
     if not any(isinstance(one, _NotOrbaxErrors) for one in logger.filters):
         logger.addFilter(_NotOrbaxErrors())
+        logging.getLogger("asyncio").addFilter(_NotOrbaxErrors())
+        sys.unraisablehook = functools.partial(_not_of_a_failed_save, sys.unraisablehook)
     with _failures(folder):
         return ocp.CheckpointManager(
             # Orbax wants an absolute path, and globs beneath it.
@@ -415,7 +419,19 @@ class _NotOrbaxErrors(logging.Filter):
     """Keeps back errors that Orbax logs, with their tracebacks, before it raises them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno < logging.ERROR or "orbax" not in record.pathname
+        places = [record.pathname]
+        if record.exc_info:  # of asyncio, whose tasks run Orbax's code
+            places += [frame.filename for frame in traceback.extract_tb(record.exc_info[2])]
+        return record.levelno < logging.ERROR or not any("orbax" in one for one in places)
+
+
+def _not_of_a_failed_save(before: Callable[[Any], None], told: Any) -> None:
+    """``sys.unraisablehook`` without what TensorStore's threads print after a failed save.
+
+    The save's own error is raised; parts of it that end later find its event loop closed.
+    """
+    if not (told.exc_type is RuntimeError and str(told.exc_value) == "Event loop is closed"):
+        before(told)
 
 
 def _step_folder(folder: epath.Path, step: int) -> epath.Path:
