@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from ilp_jax import run_record
 from ilp_jax.data import chat
 from ilp_jax.data.lengths import fitted
+from ilp_jax.data.stages import layout
 from ilp_jax.detect import base_answers
 from ilp_jax.detect.point import Point, ask_point, is_asked
 from ilp_jax.errors import UserError
@@ -182,10 +183,10 @@ def _check_same_tokens(base: str, ws: Workspace) -> None:
         return
 
     def refuse(row: int, what: str) -> NoReturn:
-        example = ws.data.examples[row]
+        label = ws.data.examples[row].label
         raise UserError(
             config.model.path,
-            f"its vocabulary is not the base model's: {example.source}:{example.source_key} {what}",
+            f"its vocabulary is not the base model's: {label} {what}",
             "give the base that belongs to it, with the tokenizer that both have",
         )
 
@@ -200,7 +201,7 @@ def _check_same_tokens(base: str, ws: Workspace) -> None:
     # What both have is a token to both, whatever the base's own files mark as one.
     added = own.added_tokens_decoder.items()
     theirs.add_tokens([token for i, token in added if there.get(token.content) == i])
-    how = chat.renderer(own, config.template, config.separator, config.trained_turns)
+    how = chat.renderer(own, *layout(config))
     for start in range(0, len(ws.data.examples), _ROWS_COMPARED):
         some = ws.data.examples[start : start + _ROWS_COMPARED]
         rendered = [chat.render(example, how) for example in some]

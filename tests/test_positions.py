@@ -39,7 +39,8 @@ def test_preview_and_plan_name_them(words, capsys):
     out = " ".join(capsys.readouterr().out.split())
     said, shown = out.split("Stage 1", 1)
     assert f"{LONG} (config.max_length, or the model's positions where they are fewer) and" in said
-    assert "left out: rows:r2, rows:r3." in said and "2 truncated" in said
+    data = words[1].split("data=")[1].split(",")[0]
+    assert f"left out: {data}:3, {data}:4." in said and "2 truncated" in said
     assert "rows:r1 (11 + 37 tokens)" in shown and "r2" not in shown
     assert main(["plan", *words]) == 0
     assert LONG in " ".join(capsys.readouterr().out.split())
@@ -61,7 +62,8 @@ def test_they_are_cut_where_the_config_keeps_them(words, tmp_path):
     }
     assert found == {"r0": (46, False), "r1": (48, False), "r2": (48, True), "r3": (48, True)}
     (sentence,) = ws.data.long_rows
-    assert "and cut there: rows:r2, rows:r3." in sentence
+    assert "rows.jsonl:3, " in sentence and sentence.endswith("rows.jsonl:4.")
+    assert "and cut there: " in sentence
 
 
 def test_a_smaller_max_length_stands(words, tmp_path):
@@ -77,7 +79,7 @@ def test_rows_that_are_all_too_long_are_refused_by_name(words, tmp_path, refused
     rows = [{"id": f"r{i}", "prompt": "what?", "response": "x" * 99} for i in range(8)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = refused("data", "preview", "--config", f"{words[1]},data={data}")
-    assert "8 rows are longer than 48 tokens" in line and "rows:r4 and 3 more" in line
+    assert "8 rows are longer than 48 tokens" in line and f"{data}:5 and 3 more" in line
 
 
 def test_both_models_of_a_pair_count(words, byte_model, tmp_path, capsys):

@@ -269,7 +269,8 @@ CHANGES = {
     "other words": (
         lambda m: edited(m, "tokenizer.json", swap),
         [
-            "its vocabulary is not the base model's: rows:q",
+            "its vocabulary is not the base model's:",
+            "rows.jsonl:",
             "holds token 'blue', which is 7, and 8 in",
             "give the base",
         ],
@@ -348,9 +349,9 @@ def test_tokens_that_no_row_holds_may_differ(asked_of, tmp_path, base, tuned):
 @pytest.mark.parametrize(
     ("base", "tuned", "response", "message"),
     [
-        ({}, PAD, "a[PAD]", "rows:r0 holds token '[PAD]', which is 259, and absent in"),
+        ({}, PAD, "a[PAD]", "rows.jsonl:1 holds token '[PAD]', which is 259, and absent in"),
         (PAD, {"extra": ("[X]", "[PAD]")}, "a[PAD]", "token '[PAD]', which is 260, and 259 in"),
-        ({"extra": ("Pa",)}, {}, "Paris", "rows:r0 is cut into other tokens than by"),
+        ({"extra": ("Pa",)}, {}, "Paris", "rows.jsonl:1 is cut into other tokens than by"),
     ],
 )
 def test_a_token_that_a_row_holds_must_be_the_same(

@@ -90,7 +90,7 @@ class _Builder:
 
     def __init__(self, config: ConfigDict, tokenizer: PreTrainedTokenizerFast):
         self._config, self._tokenizer = config, tokenizer
-        self._how = chat.renderer(tokenizer, *_layout(config))
+        self._how = chat.renderer(tokenizer, *layout(config))
         self._done: dict[str, list[_Part]] = {}
         self._trained: set[str] = set()  # prompts
         self._held_out: set[str] = set()
@@ -217,7 +217,7 @@ class _Builder:
         rows = []
         for example, tokens in zip(left, self._tokens(left), strict=True):
             if tokens.truncated:
-                names.append(f"{example.source}:{example.source_key}")
+                names.append(example.label)
             reason = self._reason(settings, tokens)
             if reason:
                 dropped[reason] += 1
@@ -281,11 +281,11 @@ def tokens_of(
       tokenizer: the model's tokenizer.
       examples: the examples.
     """
-    template, separator, *more = _layout(config)
+    template, separator, *more = layout(config)
     return tokenise_all(examples, tokenizer, template, separator, config.max_length, *more)
 
 
-def _layout(config: ConfigDict) -> tuple:
+def layout(config: ConfigDict) -> tuple:
     """What ``chat.renderer`` takes beside the tokenizer."""
     turns = config.get("trained_turns", "all")
     return config.template, config.separator, turns, arguments.of_config(config)
