@@ -23,7 +23,7 @@ from ilp_jax.data.tables import plan_changes
 from ilp_jax.data.tokens import TokenRow
 from ilp_jax.errors import UserError
 from ilp_jax.mesh import processes
-from ilp_jax.models import weights
+from ilp_jax.models import ends, weights
 
 if TYPE_CHECKING:
     from ilp_jax.workspace import Workspace
@@ -38,6 +38,7 @@ _WORDS = {
     "plan": "another plan",
     "tokenizer": "another tokenizer",
     "chat_template": "another chat template",
+    "ends": "other ends of answers",
     "model": "another config of the model",
     "base": "another config of the base model",
     WEIGHTS: "other weights",
@@ -52,8 +53,8 @@ def identity(ws: Workspace) -> dict[str, Any]:
 
     Returns:
       ``tokens``, ``plan`` and ``tokenizer`` as SHA-256 in hex; ``chat_template`` likewise, empty
-      where none is used; the fields of ``model``, and of ``base`` where the model was tuned
-      elsewhere.
+      where none is used; the tokens that are ``ends`` of answers; the fields of ``model``, and of
+      ``base`` where the model was tuned elsewhere.
     """
     model = ws.config.model
     template = "" if ws.config.template == "plain" else ws.tokenizer.chat_template or ""
@@ -62,6 +63,7 @@ def identity(ws: Workspace) -> dict[str, Any]:
         "plan": _of_plan(ws.data),
         "tokenizer": _of_tokenizer(ws.tokenizer),
         "chat_template": _hash(template) if template else "",
+        "ends": sorted(ends.of_study(ws.data, ws.tokenizer)),
         "model": dataclasses.asdict(ws.decoder.config),
     }
     if model.tuned:
@@ -142,6 +144,8 @@ def require(
                 if field in now[name] and now[name][field] != was
             ]
             changed += [f"{_WORDS[name]} ({'; '.join(fields)})"] if fields else []
+        elif name == "ends" and before[name] != now[name]:
+            changed.append(f"{_WORDS[name]} ({_shown(before[name])}, now {_shown(now[name])})")
         elif before[name] != now[name]:
             told = plan_changes(workdir / "plan.parquet", ws.data) if name == "plan" and ws else ""
             changed.append(f"{_WORDS[name]}{f' ({told})' if told else ''}")

@@ -121,6 +121,10 @@ CHANGES = {
         lambda f: edited(f / "model/tokenizer.json", swap),
         ["another tokenizer", "other tokens of its rows"],
     ),
+    "ends": (
+        lambda f: (f / "model/generation_config.json").write_text('{"eos_token_id": [1, 9]}'),
+        ["other ends of answers ([1], now [1, 9])"],
+    ),
     "weights": (weights_byte, ["began from other weights"]),
 }
 

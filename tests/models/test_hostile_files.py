@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tokenizers.pre_tokenizers import ByteLevel
 
 from ilp_jax.errors import UserError
 from ilp_jax.models import rope, weights
@@ -265,6 +266,7 @@ def test_limits_hold_for_configs_made_here():
             RopeScaling(kind="factors", factors=factors)
 
 
+BYTES = sorted(ByteLevel.alphabet())
 GGUF = {
     "general.architecture": "llama",
     "split.count": 1,
@@ -287,12 +289,12 @@ GGUF = {
     "general.file_type": 0,
     "tokenizer.ggml.model": "gpt2",
     "tokenizer.ggml.pre": "smollm",
-    "tokenizer.ggml.tokens": ["a", "b", "ab", "<end>"],
+    "tokenizer.ggml.tokens": [*BYTES, "ab", "<end>"],
     "tokenizer.ggml.merges": ["a b"],
-    "tokenizer.ggml.token_type": [1, 1, 1, 3],
-    "tokenizer.ggml.eos_token_id": 3,
-    "tokenizer.ggml.bos_token_id": 3,
-    "tokenizer.ggml.padding_token_id": 3,
+    "tokenizer.ggml.token_type": [*[1] * 257, 3],
+    "tokenizer.ggml.eos_token_id": 257,
+    "tokenizer.ggml.bos_token_id": 257,
+    "tokenizer.ggml.padding_token_id": 257,
     "tokenizer.ggml.add_bos_token": False,
     "tokenizer.chat_template": "{{ messages }}",
 }
