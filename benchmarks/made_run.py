@@ -210,6 +210,8 @@ def write_examples(folder: Path, made: Made, frame: pl.DataFrame, index: np.ndar
         pl.lit(False).alias("truncated"),
         pl.lit("{}").alias("meta"),
         pl.lit("{}").alias("marks"),
+        pl.lit(None, pl.String).alias("chat"),
+        pl.lit([], pl.List(pl.String)).alias("notes"),
     )
     parquet.write(folder / "examples.parquet", table, schema=EXAMPLES_SCHEMA)
     made.options = table["options"]

@@ -11,15 +11,16 @@ from ilp_jax.analysis import summary_file
 from ilp_jax.errors import UserError
 
 # Beginnings of the names of what each phase writes; what a phase before it claimed is that one's.
+# No phase rests on truth.parquet: without it a planted study is a study like others.
 _OF = {
-    "probe": ("examples.", "plan.", "truth.", "stats/base.", "inference/base.", "projections/"),
+    "probe": ("examples.", "plan.", "stats/base.", "inference/base.", "projections/"),
     "train": ("stats/train.", "inference/"),
     "detect": ("examples.", "plan.", "inference/"),
     "diagnose": ("signals.", "diagnosis.", "summary."),
     "report": ("report.html",),
 }
 # What is lost of these stays lost, as of the training: the data may have changed.
-_ONCE = ("examples.", "plan.", "truth.")
+_ONCE = ("examples.", "plan.")
 _ASIDE = ".damaged"
 _FOLDERS = ("", "stats", "inference", "projections")
 _ALWAYS = {

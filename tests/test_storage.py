@@ -101,8 +101,8 @@ def test_what_gcsfs_makes_of_forbidden():
 @pytest.mark.parametrize(
     "error",
     [
-        FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"),
-        PermissionError(errno.EACCES, "Permission denied", "/x"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+        PermissionError(errno.EACCES, "Permission denied"),
         ValueError("a shape is wrong"),
         ValueError(TENSORSTORE["missing"]),
         of_client("google.protobuf.message"),
@@ -112,4 +112,17 @@ def test_what_gcsfs_makes_of_forbidden():
     ],
 )
 def test_other_errors_are_not_storages(error):
+    """Of a path that is named see `test_a_path_that_is_not_what_it_should_be`."""
     assert storage.failure(error) is None
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), "no such file"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "permission denied"),
+    ],
+)
+def test_a_path_that_is_not_what_it_should_be(error, words):
+    found = storage.failure(error)
+    assert type(found) is UserError and str(found).startswith("/x: ") and words in str(found)

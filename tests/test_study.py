@@ -37,7 +37,8 @@ CAUSES = (
 )
 COLUMNS = {
     "examples.parquet": "example_id source source_key role parent_id prompt messages response "
-    "options answer_index knowledge n_prompt_tokens n_target_tokens truncated meta marks",
+    "options answer_index knowledge n_prompt_tokens n_target_tokens truncated meta marks "
+    "chat notes",
     "plan.parquet": "example_id stage position copies",
     "stats": "example_id kind stage epoch step visit batch_index microbatch row segment "
     "learning_rate loss_sum n_tokens n_correct prob_mean grad_norm "

@@ -214,7 +214,8 @@ def read_examples(run_folder: epath.PathLike) -> pl.DataFrame:
     """The run's examples (``examples.parquet``), one row each."""
     rows = parquet.read(check_run(run_folder) / "examples.parquet")
     # Older versions kept their marks among the source's own columns.
-    return rows if "marks" in rows.columns else rows.with_columns(marks=pl.col("meta"))
+    known = "marks" in rows.columns or "meta" not in rows.columns
+    return rows if known else rows.with_columns(marks=pl.col("meta"))
 
 
 def read_plan(run_folder: epath.PathLike) -> pl.DataFrame:

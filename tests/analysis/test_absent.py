@@ -78,7 +78,7 @@ def _examples(made):
         one |= {"options": options, "answer_index": 0 if options else None, "knowledge": []}
         one |= {"n_prompt_tokens": 2, "n_target_tokens": words + 1, "truncated": False}
         meta = {"task": made.task} if made.task != "answer" else {}
-        out.append(one | {"meta": json.dumps(meta)})
+        out.append(one | {"meta": "{}", "marks": json.dumps(meta)})
     return out
 
 

@@ -6,6 +6,7 @@ import polars as pl
 
 from ilp_jax import cli, files
 from ilp_jax.analysis import evaluate as evaluation
+from ilp_jax.analysis import summary_file
 from ilp_jax.stats import reader
 from ilp_jax.stats.schema import CAUSES
 from ilp_jax.stats.truth import read_truth, write_truth
@@ -24,7 +25,7 @@ def test_one_run_gets_its_figures_beside_what_it_has(planted_run):
     run = planted_run()
     before = {path: path.read_bytes() for path in run.rglob("*.parquet")}
     found = evaluation.evaluate_run(run, FEW)
-    summary = files.read_json(run / "summary.json")
+    summary = summary_file.read(run)
     assert set(found) == KEYS and set(summary) == KEYS | {"shares", "kept"}
     assert summary["kept"] == "as it was"
     assert json.loads(files.to_json(found)) == {key: summary[key] for key in KEYS}

@@ -12,6 +12,7 @@ from ilp_jax.models import presets
 from ilp_jax.models.config import ModelConfig
 from ilp_jax.models.decoder import Decoder
 from ilp_jax.models.lora import COLLECTION, LoraConfig
+from ilp_jax.norms import rules
 from ilp_jax.planning import flops
 from ilp_jax.train.step import gradients
 
@@ -55,7 +56,9 @@ def planned_flops(model, norms, update):
         pytest.param(True, False, "direct", False, marks=pytest.mark.slow),
     ],
 )
-def test_flops_of_a_row_are_those_of_the_compiled_program(norms, update, method, tied):
+def test_flops_of_a_row_are_those_of_the_compiled_program(norms, update, method, tied, monkeypatch):
+    # XLA counts a loop's body once. This loop runs for rows whose tokens cancel, others not at all.
+    monkeypatch.setattr(rules.lax, "while_loop", lambda goes_on, body, state: state)
     config = dataclasses.replace(WIDE, tie_embeddings=tied)
     counted = compiled_flops(
         Decoder(config, norm_method=method), with_norms=norms, with_gradient=update

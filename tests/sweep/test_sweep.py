@@ -150,7 +150,7 @@ def test_folders_that_are_no_sweep(file, runner):
         runner(path)
     (runner.folder / "run.json").unlink()
     (runner.folder / "sweep.json").write_text("[]")
-    with pytest.raises(UserError, match="not a sweep's ledger"):
+    with pytest.raises(UserError, match="sweep.json: holds no JSON object"):
         runner(path)
 
 
