@@ -362,8 +362,9 @@ def _git(root: Path, *arguments: str) -> str:
 def _read(workdir: epath.PathLike) -> dict[str, Any]:
     path = files.as_path(workdir) / FILE
     mend = "restore it from a copy, delete the folder, or use another --workdir"
-    empty = {"seconds": {}, "finished": {}, "made": {}, "history": {}}
-    record = {**empty, **files.read_json(path, mend)}
+    record = files.read_json(path, mend)
+    for name in ("seconds", "finished", "made", "history"):  # in the file's order, these last
+        record.setdefault(name, {})
     wrong = [name for name, kind in _KINDS.items() if not isinstance(record.get(name), kind)]
     if wrong or not all(isinstance(one, int | float) for one in record["seconds"].values()):
         raise UserError(path, f"is not a run's record ({', '.join(wrong) or 'seconds'})", mend)

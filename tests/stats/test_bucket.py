@@ -12,6 +12,7 @@ from etils import epath
 from etils.epath import backend
 
 from ilp_jax import atomic, files, parquet
+from ilp_jax.analysis import summary_file
 from ilp_jax.analysis.diagnose import diagnose
 from ilp_jax.config import default_config, to_dict
 from ilp_jax.errors import UserError
@@ -167,7 +168,7 @@ def test_diagnosis_of_a_run_in_a_bucket(bucket, tmp_path):
     found = diagnose(run, config, {}, examples_at_once=25)
     # Nothing of it is on this machine's disk.
     shutil.move(tmp_path / "run", tmp_path / "elsewhere")
-    assert json.loads(bucket["pods/run/summary.json"]) == json.loads(files.to_json(found))
+    assert summary_file.read(run) == json.loads(files.to_json(found))
     on_disk = diagnose(tmp_path / "elsewhere", config, {}, examples_at_once=25)
     assert found == on_disk and found["n_examples"]["trained"] == 60
     assert reader.read_diagnosis(run).equals(reader.read_diagnosis(tmp_path / "elsewhere"))
